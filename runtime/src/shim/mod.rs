@@ -1,0 +1,18 @@
+//! Both ends of the conversation with a pod's shim: the words ([`protocol`]) and a blocking client ([`client`]).
+//!
+//! The shim itself is a program of its own, `berth-shim`. It is started with one argument, the sandbox's directory,
+//! which holds everything that outlives any one process:
+//!
+//! ```text
+//! <run>/sandboxes/<id>/
+//!   sandbox.json         what to make: protocol::SandboxSpec, written by the client before it starts the shim
+//!   shim.json            who made it: protocol::ShimRecord, written by the shim once it listens
+//!   shim.sock            where it answers: SOCK_SEQPACKET, one JSON message per packet
+//!   ns/{net,ipc,uts,pid} the pinned namespaces (bind mounts of nsfs); only those that the spec asks for
+//!   exits/<container>.json   protocol::ExitRecord of each container that ended; survives the shim
+//!   runtime/<container>/     the OCI runtime's state
+//!   shim.log             what the shim had to say when nobody listened
+//! ```
+
+pub mod client;
+pub mod protocol;

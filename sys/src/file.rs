@@ -1,0 +1,90 @@
+//! Small files that are whole or absent: written under a temporary name and renamed, so that a reader or a crash never
+//! meets half of one.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+
+/// Whether a file must survive a loss of power, which costs a wait for the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// It must outlive processes only: files below `/run`.
+    Process,
+    /// It must outlive a loss of power: `fsync` of the file and of its folder.
+    Power,
+}
+
+/// Replaces `path` with `content`, mode 0600. On failure the old content stands and nothing else is left.
+pub fn replace(path: &Path, content: &[u8], durability: Durability) -> io::Result<()> {
+    let temporary = temporary_name(path)?;
+    let result = write_new(&temporary, content, durability).and_then(|()| fs::rename(&temporary, path));
+    if result.is_err() {
+        let _ = fs::remove_file(&temporary);
+        return result;
+    }
+    match (durability, path.parent()) {
+        (Durability::Power, Some(folder)) => File::open(folder)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+/// Whether `name` is one that [`replace`] gives to a file that is not finished: a leftover of a crash.
+pub fn is_temporary(name: &str) -> bool {
+    name.starts_with(".tmp-")
+}
+
+/// Removes a file; one that is not there is removed already.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Takes the exclusive lock of `path`, which is made if it is not there; waits for its holder. The lock ends with the
+/// returned value, or with the process.
+pub fn lock(path: &Path) -> io::Result<Flock<File>> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
+}
+
+fn temporary_name(path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a path without a name"))?;
+    let mut temporary =
+        std::ffi::OsString::from(format!(".tmp-{}-{:?}-", std::process::id(), std::thread::current().id()));
+    temporary.push(name);
+    Ok(path.with_file_name(temporary))
+}
+
+fn write_new(path: &Path, content: &[u8], durability: Durability) -> io::Result<()> {
+    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(content)?;
+    match durability {
+        Durability::Process => Ok(()),
+        Durability::Power => file.sync_all(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_replacement_keeps_the_old_content_and_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        replace(&path, b"old", Durability::Power).unwrap();
+        fs::create_dir(folder.path().join("b")).unwrap();
+        assert!(replace(&folder.path().join("b"), b"new", Durability::Process).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn removing_what_is_gone_is_success() {
+        assert!(remove(Path::new("/nonexistent/file")).is_ok());
+    }
+}

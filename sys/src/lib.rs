@@ -1,0 +1,11 @@
+//! Linux, made safe: the only crate of berth with `unsafe` in it. It knows no containers and no Kubernetes.
+//!
+//! | room | what it makes safe |
+//! |---|---|
+//! | [`file`] | atomic replacement of small files, locks |
+//! | [`undo`] | what to take back when a set-up fails half way |
+//!
+//! Kernel floor: 5.15 (`mount_setattr`, `clone3` into a cgroup, `openat2`, pidfds).
+
+pub mod file;
+pub mod undo;
