@@ -1,1 +1,4 @@
-//! placeholder
+//! Kubernetes words: quantities, selectors, and what pods mean. Pure: no I/O, no clock, no Linux.
+#![forbid(unsafe_code)]
+
+pub mod quantity;
