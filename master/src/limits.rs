@@ -1,0 +1,1 @@
+//! Every limit and deadline of the master, by name.
