@@ -1,0 +1,58 @@
+//! What `/proc/<pid>` tells about one process.
+
+use std::{fs, io};
+
+/// When a process started, in clock ticks since boot: field 22 of `/proc/<pid>/stat`. Together with the pid it names
+/// one process for as long as the machine is up.
+pub fn start_time(pid: i32) -> io::Result<u64> {
+    stat(pid).map(|stat| stat.start_time)
+}
+
+/// A process as its `stat` file tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// The state's letter: `R`, `S`, `D`, `T`, `Z` …
+    pub state: char,
+    /// When it started, in clock ticks since boot.
+    pub start_time: u64,
+}
+
+impl Stat {
+    /// Whether the process has ended and only its parent has not noticed.
+    pub fn is_dead(&self) -> bool {
+        matches!(self.state, 'Z' | 'X' | 'x')
+    }
+}
+
+/// Reads `/proc/<pid>/stat`.
+pub fn stat(pid: i32) -> io::Result<Stat> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    parse_stat(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat: {text:?}")))
+}
+
+/// The second field is a name in parentheses that may itself hold spaces and parentheses.
+fn parse_stat(text: &str) -> Option<Stat> {
+    let mut fields = text.get(text.rfind(')')? + 1..)?.split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    let start_time = fields.nth(18)?.parse().ok()?;
+    Some(Stat { state, start_time })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_with_parentheses_and_spaces_are_skipped() {
+        let text = "7 (a) b (c)) Z 1 7 7 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0\n";
+        assert_eq!(parse_stat(text), Some(Stat { state: 'Z', start_time: 4242 }));
+        assert_eq!(parse_stat("7 (a"), None);
+        assert_eq!(parse_stat("7 (a) R 1"), None);
+    }
+
+    #[test]
+    fn this_process_lives() {
+        let stat = stat(std::process::id() as i32).unwrap();
+        assert!(!stat.is_dead() && stat.start_time > 0);
+    }
+}
