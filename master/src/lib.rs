@@ -11,10 +11,17 @@
 
 #![forbid(unsafe_code)]
 
+pub mod controller;
 pub mod error;
 pub mod limits;
+pub mod openapi;
+pub mod patch;
 pub mod pki;
+pub mod resource;
 mod run;
+pub mod scheduler;
+pub mod schema;
+pub mod table;
 
 pub use error::Error;
 pub use run::{Master, MasterConfig, start};

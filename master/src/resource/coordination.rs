@@ -1,0 +1,4 @@
+//! outline
+use super::strategy::Strategy;
+pub(super) struct LeaseStrategy;
+impl Strategy for LeaseStrategy {}

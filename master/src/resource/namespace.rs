@@ -1,0 +1,4 @@
+//! outline
+use super::strategy::Strategy;
+pub(super) struct NamespaceStrategy;
+impl Strategy for NamespaceStrategy {}
