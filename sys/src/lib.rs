@@ -2,16 +2,21 @@
 //!
 //! | room | what it makes safe |
 //! |---|---|
+//! | [`beneath`] | paths of a container or image, which stay below its root |
 //! | [`file`] | atomic replacement of small files, locks |
 //! | [`namespace`] | namespaces made, pinned, opened, entered |
 //! | [`proc`] | what `/proc` tells about one process |
 //! | [`process`] | pidfds, waiting, adoption of orphans |
 //! | [`undo`] | what to take back when a set-up fails half way |
+//! | [`xattr`] | extended attributes, of links too |
 //!
 //! Kernel floor: 5.15 (`mount_setattr`, `clone3` into a cgroup, `openat2`, pidfds).
 
+pub mod beneath;
 pub mod file;
 pub mod namespace;
 pub mod proc;
 pub mod process;
+mod tree;
 pub mod undo;
+pub mod xattr;
