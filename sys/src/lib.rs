@@ -3,20 +3,26 @@
 //! | room | what it makes safe |
 //! |---|---|
 //! | [`beneath`] | paths of a container or image, which stay below its root |
+//! | [`epoll`] | one place to wait for many descriptors |
 //! | [`file`] | atomic replacement of small files, locks |
 //! | [`namespace`] | namespaces made, pinned, opened, entered |
+//! | [`presence`] | files that tell whether their owner lives |
 //! | [`proc`] | what `/proc` tells about one process |
 //! | [`process`] | pidfds, waiting, adoption of orphans |
+//! | [`socket`] | local packet sockets that carry descriptors |
 //! | [`undo`] | what to take back when a set-up fails half way |
 //! | [`xattr`] | extended attributes, of links too |
 //!
 //! Kernel floor: 5.15 (`mount_setattr`, `clone3` into a cgroup, `openat2`, pidfds).
 
 pub mod beneath;
+pub mod epoll;
 pub mod file;
 pub mod namespace;
+pub mod presence;
 pub mod proc;
 pub mod process;
+pub mod socket;
 mod tree;
 pub mod undo;
 pub mod xattr;

@@ -7,6 +7,7 @@
 //! <run>/sandboxes/<id>/
 //!   sandbox.json         what to make: protocol::SandboxSpec, written by the client before it starts the shim
 //!   shim.json            who made it: protocol::ShimRecord, written by the shim once it listens
+//!   shim.lock            locked for as long as the shim lives, from its first instant
 //!   shim.sock            where it answers: SOCK_SEQPACKET, one JSON message per packet
 //!   ns/{net,ipc,uts,pid} the pinned namespaces (bind mounts of nsfs); only those that the spec asks for
 //!   exits/<container>.json   protocol::ExitRecord of each container that ended; survives the shim
@@ -16,3 +17,5 @@
 
 pub mod client;
 pub mod protocol;
+mod reap;
+mod start;

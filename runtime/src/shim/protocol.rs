@@ -214,6 +214,9 @@ pub struct ContainerState {
     pub started_at: Option<Timestamp>,
     /// How it ended.
     pub exit: Option<ExitRecord>,
+    /// Bytes of output that could not be logged, because the disk was full or the log could not be opened.
+    #[serde(default)]
+    pub log_bytes_lost: u64,
 }
 
 /// How a container ended. Also the content of `exits/<container>.json`.

@@ -1,0 +1,81 @@
+//! How a client starts a shim and learns that it is ready, or why it is not.
+
+use std::fs::{self, DirBuilder};
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use berth_sys::file::{self, Durability};
+use nix::poll::PollFlags;
+
+use super::client::{Error, wait_for};
+use super::protocol::{SandboxSpec, ShimRecord};
+
+/// How long a shim may take to make its sandbox.
+pub const START_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// How much of a failing shim's complaint is kept.
+const MESSAGE_BYTES_MAX: usize = 4096;
+
+/// Writes `sandbox.json` into `dir`, which is made if it is not there, starts the shim and waits until it answers. After
+/// a failure call [`super::client::reap_dead`]: the shim may have got some way.
+pub fn start_shim(program: &Path, dir: &Path, spec: &SandboxSpec) -> Result<ShimRecord, Error> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(Error::io("making", dir))?;
+    let path = dir.join("sandbox.json");
+    serde_json::to_vec(spec)
+        .map_err(io::Error::from)
+        .and_then(|content| file::replace(&path, &content, Durability::Process))
+        .map_err(Error::io("writing", &path))?;
+    let failed = |message: String| Error::Start { program: program.into(), dir: dir.into(), message };
+    let mut child = Command::new(program)
+        .arg("--dir")
+        .arg(dir)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| failed(error.to_string()))?;
+    let outcome = complaint(&mut child, Instant::now() + START_TIME_MAX);
+    if outcome.is_err() {
+        let _ = child.kill();
+    }
+    let status = child.wait().map_err(|error| failed(error.to_string()))?;
+    match outcome {
+        Ok(_) if status.success() => read_record(dir),
+        Ok(message) if message.is_empty() => Err(failed(format!("it ended with {status} and no word"))),
+        Ok(message) => Err(failed(message)),
+        Err(error) => Err(failed(error.to_string())),
+    }
+}
+
+/// Who answers for the sandbox in `dir`.
+pub fn read_record(dir: &Path) -> Result<ShimRecord, Error> {
+    let path = dir.join("shim.json");
+    fs::read(&path)
+        .and_then(|content| serde_json::from_slice(&content).map_err(io::Error::from))
+        .map_err(Error::io("reading", &path))
+}
+
+/// What the starting shim writes to its standard error until it closes it, which it does when it is ready.
+fn complaint(child: &mut Child, deadline: Instant) -> io::Result<String> {
+    let Some(mut stderr) = child.stderr.take() else { return Ok(String::new()) };
+    let mut message = Vec::new();
+    let mut buffer = [0; 512];
+    loop {
+        if !wait_for(stderr.as_fd(), PollFlags::POLLIN, deadline)? {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("it was not ready after {START_TIME_MAX:?}")));
+        }
+        match stderr.read(&mut buffer)? {
+            0 => return Ok(String::from_utf8_lossy(&message).trim().to_owned()),
+            count => {
+                let room = MESSAGE_BYTES_MAX.saturating_sub(message.len()).min(count);
+                message.extend_from_slice(&buffer[..room]);
+            }
+        }
+    }
+}
