@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+mod document;
 mod node;
 mod objects;
 mod recorder;
