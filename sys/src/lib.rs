@@ -9,6 +9,7 @@
 //! | [`netlink`] | links, addresses and routes by netlink |
 //! | [`nft`] | nftables by netlink, as atomic batches |
 //! | [`presence`] | files that tell whether their owner lives |
+//! | [`overlay`] | overlay mounts of any length |
 //! | [`proc`] | what `/proc` tells about one process |
 //! | [`process`] | pidfds, waiting, adoption of orphans |
 //! | [`socket`] | local packet sockets that carry descriptors |
@@ -23,6 +24,7 @@ pub mod file;
 pub mod namespace;
 pub mod netlink;
 pub mod nft;
+pub mod overlay;
 pub mod presence;
 pub mod proc;
 pub mod process;
