@@ -8,17 +8,35 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+mod container;
 mod error;
 mod event;
+mod exec;
+mod id;
+mod image;
+mod live;
+mod network;
+mod pod_files;
+mod record;
+mod recover;
+mod sandbox;
+mod shim;
+mod signal;
+mod spec;
 mod status;
 
-use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use berth_rootfs::{RegistryConfig, Store};
 use tokio::sync::broadcast;
+
+use crate::error::chain;
+use crate::live::Sandboxes;
+use crate::network::Networks;
+use crate::record::Layout;
 
 pub use crate::config::{ContainerConfig, SandboxConfig};
 pub use crate::error::Error;
@@ -79,89 +97,133 @@ pub enum PullPolicy {
     IfNotPresent,
 }
 
+/// How many events a listener may fall behind.
+const EVENTS_WAITING_MAX: usize = 4096;
+
 /// The engine. Cheap to clone; every clone is the same engine.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Engine {
-    #[allow(dead_code, reason = "filled in with the engine")]
-    inner: Arc<()>,
+    inner: Arc<Inner>,
 }
 
-#[allow(clippy::todo, clippy::unused_async, unused_variables, missing_docs, reason = "the outline of the engine")]
+/// What every clone shares. Its verbs are in the modules that they are about.
+#[derive(Debug)]
+struct Inner {
+    config: EngineConfig,
+    layout: Layout,
+    store: Store,
+    networks: Arc<Networks>,
+    sandboxes: Sandboxes,
+    events: broadcast::Sender<Event>,
+    /// The capabilities that this process could give to anybody.
+    bounding: u64,
+}
+
 impl Engine {
     /// Opens the engine: adopts living shims, ends what is half done, frees what nobody owns any more.
     pub async fn open(config: EngineConfig) -> Result<Self, Error> {
-        todo!()
+        let layout = Layout::make(&config.run_dir)?;
+        let registries = RegistryConfig { insecure: config.insecure_registries.clone() };
+        let store = Store::open(&config.state_dir.join("images"), registries)
+            .map_err(|error| Error::Internal { message: chain(&error) })?;
+        let inner = Arc::new(Inner {
+            networks: Arc::new(Networks::new(&config)),
+            layout,
+            store,
+            sandboxes: Sandboxes::default(),
+            events: broadcast::channel(EVENTS_WAITING_MAX).0,
+            bounding: bounding_capabilities()?,
+            config,
+        });
+        inner.recover().await?;
+        Ok(Self { inner })
     }
 
-    /// Sets or replaces the built-in pod network. Sandboxes cannot be made before a network is known.
-    pub fn set_pod_network(&self, network: PodNetwork) {
-        todo!()
+    /// Sets or replaces the built-in pod network and frees the addresses of pods that are no more. Sandboxes cannot be
+    /// made before a network is known.
+    pub async fn set_pod_network(&self, network: PodNetwork) -> Result<(), Error> {
+        self.inner.networks.set_builtin(&network)?;
+        self.inner.free_addresses().await;
+        Ok(())
+    }
+
+    /// Takes the built-in pod network's bridge and rules off the host. For a node that ends for good.
+    pub async fn remove_pod_network(&self) -> Result<(), Error> {
+        self.inner.networks.remove_builtin().await
     }
 
     /// Whether pods can get a network: `Err` says what is missing.
     pub async fn network_ready(&self) -> Result<(), Error> {
-        todo!()
+        self.inner.networks.status().await
     }
 
     /// The stream of events. One that falls behind by more than its capacity is told so by
     /// [`broadcast::error::RecvError::Lagged`] and has to look at everything again.
     pub fn events(&self) -> broadcast::Receiver<Event> {
-        todo!()
+        self.inner.events.subscribe()
     }
 
-    /// Makes a sandbox: namespaces, cgroup, network. Undone on failure, also if this future is dropped.
+    /// Makes a sandbox: namespaces, cgroup, network. Undone on failure. If this future is dropped, the work goes on to
+    /// its end; [`Self::sandboxes`] tells of it.
     pub async fn run_sandbox(&self, config: SandboxConfig) -> Result<SandboxId, Error> {
-        todo!()
+        self.to_the_end(|inner| async move { inner.run_sandbox(config).await }).await
     }
 
     /// Kills what runs in a sandbox and releases its network. Success if it is stopped or gone already.
     pub async fn stop_sandbox(&self, id: &SandboxId) -> Result<(), Error> {
-        todo!()
+        let id = id.clone();
+        self.to_the_end(|inner| async move { inner.stop_sandbox(&id).await }).await
     }
 
     /// Stops a sandbox and forgets it, its containers and their snapshots. Success if it is gone already. Goes on at
     /// errors and returns the first.
     pub async fn remove_sandbox(&self, id: &SandboxId) -> Result<(), Error> {
-        todo!()
+        let id = id.clone();
+        self.to_the_end(|inner| async move { inner.remove_sandbox(&id).await }).await
     }
 
     /// One sandbox.
     pub async fn sandbox(&self, id: &SandboxId) -> Result<SandboxStatus, Error> {
-        todo!()
+        Ok(self.inner.sandbox(id)?.status())
     }
 
     /// All sandboxes, oldest first.
     pub async fn sandboxes(&self) -> Vec<SandboxStatus> {
-        todo!()
+        let mut all: Vec<_> = self.inner.sandboxes.all().iter().map(|sandbox| sandbox.status()).collect();
+        all.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+        all
     }
 
     /// Sets a container up in a sandbox; its image is present.
     pub async fn create_container(&self, sandbox: &SandboxId, config: ContainerConfig) -> Result<ContainerId, Error> {
-        todo!()
+        let sandbox = sandbox.clone();
+        self.to_the_end(|inner| async move { inner.create_container(&sandbox, config).await }).await
     }
 
     /// Runs a created container's program.
     pub async fn start_container(&self, id: &ContainerId) -> Result<(), Error> {
-        todo!()
+        let id = id.clone();
+        self.to_the_end(|inner| async move { inner.start_container(&id).await }).await
     }
 
     /// Sends a signal to a container's first process. Success if it has ended.
     pub async fn signal_container(&self, id: &ContainerId, signal: i32) -> Result<(), Error> {
-        todo!()
+        self.inner.signal_container(id, signal).await
     }
 
     /// The signal that the container's image wants to be stopped with (`STOPSIGNAL`), SIGTERM otherwise.
     pub async fn stop_signal(&self, id: &ContainerId) -> Result<i32, Error> {
-        todo!()
+        Ok(self.inner.container(id)?.1.stop_signal)
     }
 
     /// Kills a container if it runs and forgets it and its snapshot; its log stays. Success if it is gone already.
     pub async fn remove_container(&self, id: &ContainerId) -> Result<(), Error> {
-        todo!()
+        let id = id.clone();
+        self.to_the_end(|inner| async move { inner.remove_container(&id).await }).await
     }
 
     /// Runs a command in a container and waits for it. Output beyond `output_bytes_max` of each stream is dropped. On
-    /// `timeout` the command is killed and [`Error::ExecTimeout`] returned.
+    /// `timeout`, or if this future is dropped, the command is killed; the former gives [`Error::ExecTimeout`].
     pub async fn exec(
         &self,
         id: &ContainerId,
@@ -169,12 +231,13 @@ impl Engine {
         timeout: Duration,
         output_bytes_max: usize,
     ) -> Result<ExecOutput, Error> {
-        todo!()
+        self.inner.exec(id, command, timeout, output_bytes_max).await
     }
 
-    /// Runs a command in a container on the caller's own descriptors and gives its exit code.
+    /// Runs a command in a container on the caller's own descriptors and gives its exit code. If this future is dropped,
+    /// the command is killed.
     pub async fn exec_with(&self, id: &ContainerId, command: &[String], stdio: [OwnedFd; 3]) -> Result<i32, Error> {
-        todo!()
+        self.inner.exec_with(id, command, stdio).await
     }
 
     /// Makes an image present. Concurrent pulls of one reference are one.
@@ -184,21 +247,40 @@ impl Engine {
         policy: PullPolicy,
         auth: Option<RegistryAuth>,
     ) -> Result<ImageStatus, Error> {
-        todo!()
+        self.inner.pull(reference, policy, auth).await
     }
 
     /// An image by reference or id, if it is present.
     pub async fn image(&self, reference: &str) -> Result<Option<ImageStatus>, Error> {
-        todo!()
+        Ok(self.inner.image(reference)?.as_ref().map(image::status))
     }
 
     /// All images that are present.
     pub async fn images(&self) -> Result<Vec<ImageStatus>, Error> {
-        todo!()
+        self.inner.images()
     }
 
-    /// The address of a sandbox's pod, if it has one of its own.
-    pub async fn pod_ips(&self, id: &SandboxId) -> Result<Vec<IpAddr>, Error> {
-        todo!()
+    /// The images and snapshots themselves, for those who import or remove images.
+    pub fn store(&self) -> &Store {
+        &self.inner.store
     }
+
+    /// Runs a verb that must not stop half way because its asker lost interest.
+    async fn to_the_end<T, F>(&self, verb: impl FnOnce(Arc<Inner>) -> F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let task = tokio::spawn(verb(Arc::clone(&self.inner)));
+        task.await.unwrap_or_else(|error| Err(Error::Internal { message: error.to_string() }))
+    }
+}
+
+/// The bounding set of this process, as the kernel's bits (`CapBnd` of proc(5)).
+fn bounding_capabilities() -> Result<u64, Error> {
+    let status = std::fs::read_to_string("/proc/self/status")
+        .map_err(|error| Error::Internal { message: format!("cannot read /proc/self/status: {error}") })?;
+    let bits = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).map(str::trim);
+    bits.and_then(|bits| u64::from_str_radix(bits, 16).ok())
+        .ok_or_else(|| Error::Internal { message: "/proc/self/status has no CapBnd".to_owned() })
 }

@@ -6,10 +6,7 @@
 //! | [`epoll`] | one place to wait for many descriptors |
 //! | [`file`] | atomic replacement of small files, locks |
 //! | [`namespace`] | namespaces made, pinned, opened, entered |
-//! | [`netlink`] | links, addresses and routes by netlink |
-//! | [`nft`] | nftables by netlink, as atomic batches |
 //! | [`presence`] | files that tell whether their owner lives |
-//! | [`overlay`] | overlay mounts of any length |
 //! | [`proc`] | what `/proc` tells about one process |
 //! | [`process`] | pidfds, waiting, adoption of orphans |
 //! | [`socket`] | local packet sockets that carry descriptors |
@@ -22,9 +19,6 @@ pub mod beneath;
 pub mod epoll;
 pub mod file;
 pub mod namespace;
-pub mod netlink;
-pub mod nft;
-pub mod overlay;
 pub mod presence;
 pub mod proc;
 pub mod process;

@@ -1,0 +1,11 @@
+//! Ids that nobody else has.
+
+use std::fs::File;
+use std::io::{self, Read};
+
+/// 128 random bits as 32 hexadecimal digits.
+pub(crate) fn random() -> io::Result<String> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,0 +1,148 @@
+//! The pods' network: which one it is, and its verbs on threads that may block.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use berth_cni::{Attachment, Dirs, Network};
+
+use crate::config::{PortMapping, SandboxConfig};
+use crate::status::SandboxId;
+use crate::{EngineConfig, Error, PodNetwork};
+
+/// The name of the interface in a pod.
+const INTERFACE: &str = "eth0";
+
+/// The name of the built-in network: of its address store and in its cached results.
+const BUILTIN_NAME: &str = "berth";
+
+/// The network that pods get: the first configuration list of the folder, or else the built-in one.
+#[derive(Debug)]
+pub(crate) struct Networks {
+    conf_dir: PathBuf,
+    dirs: Dirs,
+    builtin: RwLock<Option<Arc<Network>>>,
+}
+
+impl Networks {
+    /// No built-in network yet.
+    pub(crate) fn new(config: &EngineConfig) -> Self {
+        let dirs = Dirs { state: config.state_dir.join("cni"), bin: config.cni_bin_dirs.clone() };
+        Self { conf_dir: config.cni_conf_dir.clone(), dirs, builtin: RwLock::new(None) }
+    }
+
+    /// Sets or replaces the built-in network.
+    pub(crate) fn set_builtin(&self, wanted: &PodNetwork) -> Result<(), Error> {
+        let made = Network::builtin(BUILTIN_NAME, &wanted.bridge, &wanted.pod_cidrs, wanted.mtu, self.dirs.clone());
+        let made = made.map_err(|error| Error::Internal { message: format!("pod network: {error}") })?;
+        *self.builtin.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(made));
+        Ok(())
+    }
+
+    /// The network to use now.
+    pub(crate) fn current(&self) -> Result<Arc<Network>, String> {
+        if let Some(foreign) =
+            Network::first_in(&self.conf_dir, self.dirs.clone()).map_err(|error| error.to_string())?
+        {
+            return Ok(Arc::new(foreign));
+        }
+        let builtin = self.builtin.read().unwrap_or_else(PoisonError::into_inner).clone();
+        builtin.ok_or_else(|| {
+            format!(
+                "no pod network: the node has no pod range yet and {} has no configuration list",
+                self.conf_dir.display()
+            )
+        })
+    }
+
+    /// Gives a sandbox its interface and tells its addresses.
+    pub(crate) async fn add(
+        self: &Arc<Self>,
+        id: &SandboxId,
+        config: &SandboxConfig,
+        netns: &Path,
+    ) -> Result<Vec<IpAddr>, Error> {
+        let attachment = attachment(id, config, netns);
+        let result = self.blocking(move |network| network.add(&attachment).map_err(|error| error.to_string())).await;
+        match result {
+            Ok(added) => Ok(added.ips.iter().map(|one| one.address.ip()).collect()),
+            Err(message) => Err(failed(config, message)),
+        }
+    }
+
+    /// Releases what a sandbox has. Success if it has nothing.
+    pub(crate) async fn del(
+        self: &Arc<Self>,
+        id: &SandboxId,
+        config: &SandboxConfig,
+        netns: &Path,
+    ) -> Result<(), Error> {
+        let attachment = attachment(id, config, netns);
+        let result = self.blocking(move |network| network.del(&attachment).map_err(|error| error.to_string())).await;
+        result.map_err(|message| failed(config, message))
+    }
+
+    /// Releases what belongs to none of these sandboxes.
+    pub(crate) async fn gc(self: &Arc<Self>, live: Vec<SandboxId>) -> Result<(), String> {
+        let valid: Vec<_> = live.into_iter().map(|id| (id.0, INTERFACE.to_owned())).collect();
+        self.blocking(move |network| network.gc(&valid).map_err(|error| error.to_string())).await
+    }
+
+    /// Whether pods can get a network now.
+    pub(crate) async fn status(self: &Arc<Self>) -> Result<(), Error> {
+        let result = self.blocking(|network| network.status().map_err(|error| error.to_string())).await;
+        result.map_err(|message| Error::Internal { message })
+    }
+
+    /// Takes the built-in network off the host.
+    pub(crate) async fn remove_builtin(self: &Arc<Self>) -> Result<(), Error> {
+        let builtin = self.builtin.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(network) = builtin else { return Ok(()) };
+        let result = tokio::task::spawn_blocking(move || network.remove().map_err(|error| error.to_string())).await;
+        result.unwrap_or_else(|error| Err(error.to_string())).map_err(|message| Error::Internal { message })
+    }
+
+    async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        verb: impl FnOnce(&Network) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, String> {
+        let networks = Arc::clone(self);
+        let task = tokio::task::spawn_blocking(move || verb(&*networks.current()?));
+        task.await.unwrap_or_else(|error| Err(error.to_string()))
+    }
+}
+
+fn failed(config: &SandboxConfig, message: String) -> Error {
+    Error::Network { pod: format!("{}/{}", config.namespace, config.name), message }
+}
+
+/// What CNI is told: the arguments that Kubernetes' runtimes pass, and the ports as a capability.
+fn attachment(id: &SandboxId, config: &SandboxConfig, netns: &Path) -> Attachment {
+    let args = [
+        ("IgnoreUnknown", "1"),
+        ("K8S_POD_NAMESPACE", &config.namespace),
+        ("K8S_POD_NAME", &config.name),
+        ("K8S_POD_INFRA_CONTAINER_ID", id.as_str()),
+        ("K8S_POD_UID", &config.uid),
+    ];
+    let mut runtime_config = serde_json::Map::new();
+    if !config.port_mappings.is_empty() {
+        runtime_config.insert("portMappings".to_owned(), config.port_mappings.iter().map(port_mapping).collect());
+    }
+    Attachment {
+        container_id: id.as_str().to_owned(),
+        netns: netns.to_owned(),
+        ifname: INTERFACE.to_owned(),
+        args: args.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        runtime_config,
+    }
+}
+
+fn port_mapping(port: &PortMapping) -> serde_json::Value {
+    serde_json::json!({
+        "hostPort": port.host_port,
+        "containerPort": port.container_port,
+        "protocol": port.protocol,
+        "hostIP": port.host_ip.map(|ip| ip.to_string()).unwrap_or_default(),
+    })
+}

@@ -1,0 +1,154 @@
+//! One living shim: a task that owns the connection, passes calls on and tells what happens.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use berth_runtime::shim::client::{self, Connection};
+use berth_runtime::shim::protocol::{Answer, Call, ContainerState, Event, Fault, FromShim, Reply, Request};
+use tokio::io::Interest;
+use tokio::net::UnixDatagram;
+use tokio::sync::{mpsc, oneshot};
+
+/// How long a shim may take for one call. Setting a container up is the longest; kubelet's own limit for it is 2 minutes.
+pub(crate) const CALL_DEADLINE: Duration = Duration::from_secs(120);
+
+/// How long a living shim may take to take a connection.
+pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Calls that wait for the connection; more of them wait for room.
+const CALLS_WAITING_MAX: usize = 64;
+
+/// The way to one shim. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Shim {
+    calls: mpsc::Sender<Outgoing>,
+}
+
+/// What a shim's task tells.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// Something happened in the sandbox.
+    Event(Event),
+    /// The shim is gone; nothing follows.
+    Lost,
+}
+
+/// Why a call gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ShimError {
+    /// The shim refused or failed.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// The shim is gone.
+    #[error("the sandbox's shim is gone")]
+    Lost,
+    /// The shim did not answer.
+    #[error("the sandbox's shim did not answer within {CALL_DEADLINE:?}")]
+    Deadline,
+    /// The shim could not be reached.
+    #[error(transparent)]
+    Connect(#[from] client::Error),
+    /// The shim's socket could not be watched.
+    #[error("cannot watch the shim's socket")]
+    Watch(#[source] std::io::Error),
+    /// The shim answered something else.
+    #[error("the sandbox's shim gave an answer to another question")]
+    Answer,
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    call: Call,
+    fds: Vec<OwnedFd>,
+    reply: oneshot::Sender<Result<Answer, ShimError>>,
+}
+
+impl Shim {
+    /// Connects to the shim of a sandbox's folder and gives the state of its containers; whatever happens after that
+    /// instant is told to `told`.
+    pub(crate) async fn connect(
+        folder: &Path,
+        told: impl FnMut(Told) + Send + 'static,
+    ) -> Result<(Self, BTreeMap<String, ContainerState>), ShimError> {
+        let target = folder.to_owned();
+        let task = tokio::task::spawn_blocking(move || Connection::connect(&target, CONNECT_DEADLINE));
+        let connection = task.await.map_err(|_| ShimError::Lost)??;
+        let (calls, inbox) = mpsc::channel(CALLS_WAITING_MAX);
+        let socket = watched(connection).map_err(ShimError::Watch)?;
+        let wire = Wire { socket, open: HashMap::new(), next: 1 };
+        tokio::spawn(wire.run(inbox, told));
+        let shim = Self { calls };
+        match shim.call(Call::Subscribe, Vec::new()).await? {
+            Answer::State { containers } => Ok((shim, containers)),
+            _ => Err(ShimError::Answer),
+        }
+    }
+
+    /// Asks the shim and waits for its answer.
+    pub(crate) async fn call(&self, call: Call, fds: Vec<OwnedFd>) -> Result<Answer, ShimError> {
+        let (reply, answer) = oneshot::channel();
+        self.calls.send(Outgoing { call, fds, reply }).await.map_err(|_| ShimError::Lost)?;
+        match tokio::time::timeout(CALL_DEADLINE, answer).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(ShimError::Lost),
+            Err(_) => Err(ShimError::Deadline),
+        }
+    }
+}
+
+struct Wire {
+    socket: UnixDatagram,
+    open: HashMap<u64, oneshot::Sender<Result<Answer, ShimError>>>,
+    next: u64,
+}
+
+impl Wire {
+    /// Carries packets both ways until the shim or every holder of the [`Shim`] is gone.
+    async fn run(mut self, mut inbox: mpsc::Receiver<Outgoing>, mut told: impl FnMut(Told) + Send + 'static) {
+        loop {
+            tokio::select! {
+                outgoing = inbox.recv() => match outgoing {
+                    Some(outgoing) => if self.send(outgoing).await.is_err() { break },
+                    None => return,
+                },
+                received = receive(&self.socket) => match received {
+                    Ok(FromShim::Reply(reply)) => self.answer(reply),
+                    Ok(FromShim::Event(event)) => told(Told::Event(event)),
+                    Err(_) => break,
+                },
+            }
+        }
+        // Those who wait are told first: whoever hears of the loss finds no call open.
+        self.open.clear();
+        told(Told::Lost);
+    }
+
+    async fn send(&mut self, outgoing: Outgoing) -> std::io::Result<()> {
+        let request = Request { id: self.next, call: outgoing.call };
+        self.next += 1;
+        self.open.retain(|_, reply| !reply.is_closed());
+        self.open.insert(request.id, outgoing.reply);
+        let fds: Vec<_> = outgoing.fds.iter().map(AsFd::as_fd).collect();
+        self.socket.async_io(Interest::WRITABLE, || client::send(self.socket.as_fd(), &request, &fds)).await
+    }
+
+    fn answer(&mut self, reply: Reply) {
+        if let Some(waiting) = self.open.remove(&reply.id) {
+            let _ = waiting.send(reply.result.map_err(ShimError::from));
+        }
+    }
+}
+
+/// The connection, watched by the runtime's reactor. Tokio has no type for `SOCK_SEQPACKET`; the one for datagrams asks
+/// nothing of a socket but to be watched, and every packet goes through the client's own functions.
+fn watched(connection: Connection) -> std::io::Result<UnixDatagram> {
+    let socket = std::os::unix::net::UnixDatagram::from(OwnedFd::from(connection));
+    socket.set_nonblocking(true)?;
+    UnixDatagram::from_std(socket)
+}
+
+async fn receive(socket: &UnixDatagram) -> std::io::Result<FromShim> {
+    socket.async_io(Interest::READABLE, || client::receive(socket.as_fd())).await
+}
