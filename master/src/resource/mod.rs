@@ -20,6 +20,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 use strategy::Strategy;
 
+use crate::schema;
+
 /// What can be done with a collection that holds ordinary objects.
 const ALL_VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
@@ -181,6 +183,7 @@ impl Kind {
     /// Makes an object that a client wants created ready to be checked and stored: defaults are filled in, and what a
     /// client may not set is reset. Names, uid, timestamps and versions are the server's.
     pub fn prepare_create(&self, object: &mut Value) {
+        schema::prune(self, object);
         if self.has_status
             && let Some(fields) = object.as_object_mut()
         {
@@ -193,6 +196,7 @@ impl Kind {
     /// Makes an object that a client wants stored in place of `old` ready to be checked: defaults are filled in, and
     /// what this subresource (or the object itself, for `None`) may not change is kept as it was.
     pub fn prepare_update(&self, old: &Value, new: &mut Value, sub: Option<&str>) {
+        schema::prune(self, new);
         match sub {
             None if self.has_status => meta::keep(old, new, "status"),
             None => {}
