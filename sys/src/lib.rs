@@ -3,26 +3,42 @@
 //! | room | what it makes safe |
 //! |---|---|
 //! | [`beneath`] | paths of a container or image, which stay below its root |
+//! | [`caps`] | capability sets, user and groups of the calling thread |
+//! | [`cgroup`] | cgroups of both versions: made, limited, killed, removed |
 //! | [`epoll`] | one place to wait for many descriptors |
 //! | [`file`] | atomic replacement of small files, locks |
+//! | [`mount`] | mounts by descriptor: made detached, shaped, attached |
+//! | [`mountinfo`] | what is mounted where |
 //! | [`namespace`] | namespaces made, pinned, opened, entered |
 //! | [`presence`] | files that tell whether their owner lives |
 //! | [`proc`] | what `/proc` tells about one process |
 //! | [`process`] | pidfds, waiting, adoption of orphans |
+//! | [`rlimit`] | resource limits |
+//! | [`seccomp`] | a filter loaded |
+//! | [`signal`] | signals back at their defaults |
 //! | [`socket`] | local packet sockets that carry descriptors |
+//! | [`sysctl`] | kernel parameters of a namespace |
 //! | [`undo`] | what to take back when a set-up fails half way |
 //! | [`xattr`] | extended attributes, of links too |
 //!
 //! Kernel floor: 5.15 (`mount_setattr`, `clone3` into a cgroup, `openat2`, pidfds).
 
 pub mod beneath;
+pub mod caps;
+pub mod cgroup;
 pub mod epoll;
 pub mod file;
+pub mod mount;
+pub mod mountinfo;
 pub mod namespace;
 pub mod presence;
 pub mod proc;
 pub mod process;
+pub mod rlimit;
+pub mod seccomp;
+pub mod signal;
 pub mod socket;
+pub mod sysctl;
 mod tree;
 pub mod undo;
 pub mod xattr;

@@ -1,10 +1,168 @@
-//! Processes by their pidfd: signalled, waited for, adopted.
+//! Processes: made in new namespaces and cgroups; by their pidfd signalled, waited for, adopted.
 
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::convert::Infallible;
+use std::ffi::{CStr, CString, c_char};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::{fmt, io, ptr};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+
+/// Where a new process begins its life.
+#[derive(Debug, Clone, Copy)]
+pub struct Birth<'a> {
+    /// The namespaces to make for it.
+    pub namespaces: CloneFlags,
+    /// The pid namespace to begin in, if it is neither new nor the caller's: an `nsfs` descriptor, or the pidfd of a
+    /// process in it.
+    pub pid_namespace: Option<BorrowedFd<'a>>,
+    /// The cgroup of the unified hierarchy to begin in: a descriptor of its folder.
+    pub cgroup: Option<BorrowedFd<'a>>,
+}
+
+/// A child of the caller.
+#[derive(Debug)]
+pub struct Child {
+    /// Its id in the caller's pid namespace.
+    pub pid: i32,
+    /// Becomes readable when it ends.
+    pub pidfd: OwnedFd,
+}
+
+/// Makes a process by `clone3`, which runs `child` on a copy of the caller's memory and must end in `execve` or
+/// `_exit`. A panic in it ends it with code 255.
+///
+/// `child` must not allocate nor take a lock if the caller has more than one thread: another thread may have held the
+/// allocator's lock at the moment of the copy, and does not exist in the child to release it.
+pub fn spawn(birth: &Birth<'_>, child: impl FnOnce() -> Infallible) -> io::Result<Child> {
+    let Some(namespace) = birth.pid_namespace else {
+        return clone(birth, child);
+    };
+    // A thread's children can be put into another pid namespace than its own: for the length of one clone.
+    let own = crate::namespace::open("/proc/thread-self/ns/pid_for_children".as_ref()).map_err(io::Error::other)?;
+    setns(namespace, CloneFlags::CLONE_NEWPID)?;
+    let result = clone(birth, child);
+    setns(own, CloneFlags::CLONE_NEWPID)?;
+    result
+}
+
+fn clone(birth: &Birth<'_>, child: impl FnOnce() -> Infallible) -> io::Result<Child> {
+    /// linux/sched.h; libc's constants are of a type too narrow for them.
+    const CLEAR_SIGHAND: u64 = 1 << 32;
+    const INTO_CGROUP: u64 = 1 << 33;
+    /// Dropped only by a panic of `child`, which must not unwind into the parent's code.
+    struct NoReturn;
+    impl Drop for NoReturn {
+        fn drop(&mut self) {
+            exit_now(255);
+        }
+    }
+    let mut pidfd: i32 = -1;
+    let into_cgroup = if birth.cgroup.is_some() { INTO_CGROUP } else { 0 };
+    // SAFETY: the structure is integers only, for which zero means absent.
+    let mut how: libc::clone_args = unsafe { std::mem::zeroed() };
+    how.flags = (birth.namespaces.bits() as u32 as u64) | libc::CLONE_PIDFD as u64 | CLEAR_SIGHAND | into_cgroup;
+    how.pidfd = &raw mut pidfd as u64;
+    how.exit_signal = libc::SIGCHLD as u64;
+    how.cgroup = birth.cgroup.map_or(0, |folder| folder.as_raw_fd() as u64);
+    // SAFETY: without CLONE_VM the child has its own copy of all memory and of this stack, so nothing that Rust holds
+    // is shared or aliased; it never returns from here. The structure and `pidfd` outlive the call.
+    let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone3, &raw mut how, size_of_val(&how)) })?;
+    if pid == 0 {
+        let _no_return = NoReturn;
+        #[allow(unreachable_code, reason = "that is what Infallible promises")]
+        match child() {}
+    }
+    // SAFETY: the kernel stored a new descriptor there, owned by nobody else.
+    Ok(Child { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
+}
+
+/// Ends the calling process at once, without any of the clean-up that belongs to its parent.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: ends the process; nothing of it is used afterwards.
+    unsafe { libc::_exit(code) }
+}
+
+/// A program with its arguments and environment, laid out so that executing it allocates nothing.
+pub struct Program {
+    candidates: Vec<CString>,
+    // The pointers go into these strings, whose buffers stay where they are for as long as this value lives.
+    _strings: Vec<CString>,
+    arguments: Vec<*const c_char>,
+    environment: Vec<*const c_char>,
+}
+
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Program").field("candidates", &self.candidates).finish_non_exhaustive()
+    }
+}
+
+impl Program {
+    /// A program to be sought at each of these paths in turn.
+    pub fn new(candidates: Vec<CString>, arguments: Vec<CString>, environment: Vec<CString>) -> Self {
+        let pointers =
+            |strings: &[CString]| strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect::<Vec<_>>();
+        let (argument_pointers, environment_pointers) = (pointers(&arguments), pointers(&environment));
+        let mut strings = arguments;
+        strings.extend(environment);
+        Self { candidates, _strings: strings, arguments: argument_pointers, environment: environment_pointers }
+    }
+
+    /// Replaces the calling process by the program. Returns only if that fails: with `EACCES` if any candidate was
+    /// there but may not be executed, as execvp(3) does.
+    pub fn execute(&self) -> Errno {
+        let mut worst = Errno::ENOENT;
+        for path in &self.candidates {
+            match self.try_one(path) {
+                Errno::ENOENT | Errno::ENOTDIR => {}
+                Errno::EACCES => worst = Errno::EACCES,
+                other => return other,
+            }
+        }
+        worst
+    }
+
+    fn try_one(&self, path: &CStr) -> Errno {
+        // SAFETY: `new` made both arrays null-terminated and of strings that `self` keeps alive and unchanged.
+        unsafe { libc::execve(path.as_ptr(), self.arguments.as_ptr(), self.environment.as_ptr()) };
+        Errno::last()
+    }
+}
+
+/// Keeps every descriptor from `first` on out of the program that is executed next.
+pub fn close_on_exec_from(first: u32) -> nix::Result<()> {
+    // SAFETY: changes a flag of this process' descriptors; closes none.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    Errno::result(result).map(drop)
+}
+
+/// Makes `fd` descriptor number 0, 1 or 2 of this process, kept across `execve`.
+pub fn set_standard_stream(fd: impl AsFd, number: i32) -> nix::Result<()> {
+    if !(0..=2).contains(&number) {
+        return Err(Errno::EINVAL);
+    }
+    // SAFETY: the three standard streams are owned by no Rust value, so nobody's descriptor is replaced.
+    Errno::result(unsafe { libc::dup2(fd.as_fd().as_raw_fd(), number) }).map(drop)
+}
+
+/// Waits up to `milliseconds` for the process behind a pidfd to end; whether it did. Takes no status.
+pub fn wait_for_end(pidfd: impl AsFd, milliseconds: u16) -> io::Result<bool> {
+    let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut fds, PollTimeout::from(milliseconds)) {
+        Ok(ready) => Ok(ready > 0),
+        Err(Errno::EINTR) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Asks the kernel to kill this process when the thread that made it ends, or takes that back.
+pub fn die_with_parent(yes: bool) -> nix::Result<()> {
+    let signal = yes.then_some(nix::sys::signal::Signal::SIGKILL);
+    nix::sys::prctl::set_pdeathsig(signal)
+}
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +201,7 @@ pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
 
 /// Sends a signal to the very process that the pidfd stands for; `ESRCH` if it has ended. Signal 0 only asks.
 pub fn pidfd_send_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
-    let info = std::ptr::null::<libc::siginfo_t>();
+    let info = ptr::null::<libc::siginfo_t>();
     // SAFETY: a null siginfo asks the kernel to fill it in itself; the rest are integers.
     let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_fd().as_raw_fd(), signal, info, 0) };
     Errno::result(result)?;

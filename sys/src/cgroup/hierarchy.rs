@@ -1,0 +1,159 @@
+//! Where the controllers of this machine are: all in the unified hierarchy, each in one of its own, or some here and
+//! some there.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::{fs, io};
+
+use crate::mountinfo::{self, Mount};
+
+/// Which interface a hierarchy has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// A hierarchy of one or a few controllers.
+    V1,
+    /// The unified hierarchy.
+    V2,
+}
+
+/// The controllers that berth sets limits with, or reads figures from. The freezer is only wanted where there is no
+/// unified hierarchy, whose `cgroup.kill` needs no freezing; cpuset and hugetlb only where somebody limits them.
+const WANTED: [&str; 5] = ["cpu", "cpuacct", "memory", "pids", "devices"];
+
+/// What the unified hierarchy can limit and berth may want enabled.
+const ENABLED: [&str; 6] = ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"];
+
+/// The mounted hierarchies, the unified one first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hierarchies {
+    all: Vec<Hierarchy>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Hierarchy {
+    pub(super) root: PathBuf,
+    pub(super) controllers: Vec<String>,
+    pub(super) version: Version,
+}
+
+impl Hierarchy {
+    /// What a cgroup here should have: on v2, huge pages only for who limits them.
+    pub(super) fn controllers_for(&self, wanted: &[&str]) -> Vec<String> {
+        let needed = |name: &&String| self.version == Version::V1 || *name != "hugetlb" || wanted.contains(&"hugetlb");
+        self.controllers.iter().filter(needed).cloned().collect()
+    }
+}
+
+impl Hierarchies {
+    /// Those of this machine, found once: they do not change while it is up.
+    pub fn of_machine() -> io::Result<&'static Self> {
+        static FOUND: OnceLock<Hierarchies> = OnceLock::new();
+        match FOUND.get() {
+            Some(found) => Ok(found),
+            None => Self::detect().map(|found| FOUND.get_or_init(|| found)),
+        }
+    }
+
+    /// Those that the calling thread sees now.
+    pub fn detect() -> io::Result<Self> {
+        let mut found = Self::from_mounts(&mountinfo::read()?);
+        for hierarchy in found.all.iter_mut().filter(|hierarchy| hierarchy.version == Version::V2) {
+            let controllers = fs::read_to_string(hierarchy.root.join("cgroup.controllers"))?;
+            hierarchy.controllers = words(&controllers, ' ').filter(|word| ENABLED.contains(&word.as_str())).collect();
+        }
+        Ok(found)
+    }
+
+    /// Whether a controller can be used at all.
+    pub fn has(&self, controller: &str) -> bool {
+        self.all.iter().any(|hierarchy| hierarchy.controllers.iter().any(|name| name == controller))
+    }
+
+    /// The version of the hierarchy that has this controller.
+    pub fn version(&self, controller: &str) -> Option<Version> {
+        let has = |hierarchy: &&Hierarchy| hierarchy.controllers.iter().any(|name| name == controller);
+        self.all.iter().find(has).map(|hierarchy| hierarchy.version)
+    }
+
+    /// Whether the machine has a unified hierarchy, with or without controllers.
+    pub fn has_unified(&self) -> bool {
+        self.all.iter().any(|hierarchy| hierarchy.version == Version::V2)
+    }
+
+    /// The hierarchies that a cgroup needs a folder in.
+    pub(super) fn serving(&self, wanted: &[&str]) -> impl Iterator<Item = &Hierarchy> {
+        let freezer = (!self.has_unified()).then_some("freezer");
+        let mut names: Vec<String> = WANTED.iter().chain(wanted).copied().chain(freezer).map(str::to_owned).collect();
+        names.dedup();
+        self.all.iter().filter(move |hierarchy| {
+            hierarchy.version == Version::V2 || hierarchy.controllers.iter().any(|name| names.contains(name))
+        })
+    }
+
+    fn from_mounts(mounts: &[Mount]) -> Self {
+        let mut all: Vec<Hierarchy> = Vec::new();
+        for mount in mounts {
+            let hierarchy = match mount.kind.as_str() {
+                "cgroup2" => Hierarchy { root: mount.target.clone(), controllers: Vec::new(), version: Version::V2 },
+                "cgroup" => Hierarchy {
+                    root: mount.target.clone(),
+                    controllers: words(&mount.options, ',').filter(|word| is_controller(word)).collect(),
+                    version: Version::V1,
+                },
+                _ => continue,
+            };
+            // The same hierarchy may be mounted more than once: the first one counts.
+            let known =
+                |other: &Hierarchy| other.version == hierarchy.version && other.controllers == hierarchy.controllers;
+            if !all.iter().any(known) {
+                all.push(hierarchy);
+            }
+        }
+        all.sort_by_key(|hierarchy| hierarchy.version == Version::V1);
+        Self { all }
+    }
+}
+
+fn words(text: &str, separator: char) -> impl Iterator<Item = String> {
+    text.trim().split(separator).filter(|word| !word.is_empty()).map(str::to_owned)
+}
+
+/// Among the options of a v1 mount stand its controllers; `name=systemd` has none and is of no use here.
+fn is_controller(option: &str) -> bool {
+    !matches!(option, "rw" | "ro" | "xattr" | "clone_children" | "noprefix" | "favordynmods" | "all")
+        && !option.contains('=')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn roots(text: &str, wanted: &[&str]) -> Vec<String> {
+        let hierarchies = Hierarchies::from_mounts(&mountinfo::parse(text.as_bytes()));
+        hierarchies.serving(wanted).map(|hierarchy| hierarchy.root.display().to_string()).collect()
+    }
+
+    const V1: &str = "1 0 0:1 / /c/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
+                      2 0 0:2 / /c/memory rw - cgroup cgroup rw,memory\n\
+                      3 0 0:3 / /c/freezer rw - cgroup cgroup rw,freezer\n\
+                      4 0 0:4 / /c/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
+                      5 0 0:5 / /c/cpuset rw - cgroup cgroup rw,cpuset\n";
+    const V2: &str = "6 0 0:6 / /c/unified rw - cgroup2 cgroup2 rw,nsdelegate\n";
+
+    #[test]
+    fn pure_v1_needs_the_freezer_to_kill() {
+        assert_eq!(roots(V1, &[]), ["/c/cpu,cpuacct", "/c/memory", "/c/freezer"]);
+    }
+
+    #[test]
+    fn a_mix_uses_the_unified_one_to_kill_and_cpusets_only_when_wanted() {
+        let mixed = format!("{V1}{V2}");
+        assert_eq!(roots(&mixed, &[]), ["/c/unified", "/c/cpu,cpuacct", "/c/memory"]);
+        assert_eq!(roots(&mixed, &["cpuset"]), ["/c/unified", "/c/cpu,cpuacct", "/c/memory", "/c/cpuset"]);
+    }
+
+    #[test]
+    fn the_unified_one_alone_and_mounted_twice_is_one() {
+        assert_eq!(roots(&format!("{V2}7 0 0:6 / /elsewhere rw - cgroup2 none rw\n"), &[]), ["/c/unified"]);
+    }
+}

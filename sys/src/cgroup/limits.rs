@@ -1,0 +1,242 @@
+//! Limits of a cgroup, and the control files of either version that they are written to.
+
+use super::{Cgroup, Error, Version, write};
+
+/// What a cgroup may use; what is absent stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// The share of the processors under contention, in v1's units: 2 to 262144, by default 1024.
+    pub cpu_shares: Option<u64>,
+    /// Processor time per period, in microseconds; -1 for no limit.
+    pub cpu_quota_us: Option<i64>,
+    /// The length of that period, in microseconds; by default 100000.
+    pub cpu_period_us: Option<u64>,
+    /// How much unused quota may be saved up, in microseconds.
+    pub cpu_burst_us: Option<u64>,
+    /// Run only when nobody else wants the processor.
+    pub cpu_idle: Option<bool>,
+    /// The processors that may be used, such as `0-2,4`.
+    pub cpuset_cpus: Option<String>,
+    /// The memory nodes that may be used.
+    pub cpuset_mems: Option<String>,
+    /// Memory in bytes; -1 for no limit.
+    pub memory_bytes: Option<i64>,
+    /// Memory and swap together in bytes; -1 for no limit.
+    pub memory_swap_bytes: Option<i64>,
+    /// Memory that is taken last under pressure, in bytes.
+    pub memory_reservation_bytes: Option<i64>,
+    /// The number of processes and threads; 0 or less for no limit.
+    pub pids: Option<i64>,
+    /// Huge pages by size.
+    pub hugepages: Vec<HugepageLimit>,
+}
+
+/// A limit of huge pages of one size.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HugepageLimit {
+    /// The size as the kernel writes it, such as `2MB`.
+    pub size: String,
+    /// How much of them, in bytes.
+    pub bytes: u64,
+}
+
+/// One value for one control file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Setting {
+    controller: &'static str,
+    file: String,
+    value: String,
+    /// Whether a kernel without this file is good enough (swap accounting can be compiled out or switched off).
+    optional: bool,
+}
+
+impl Limits {
+    /// The controllers that these limits need beyond those that every cgroup has.
+    pub fn controllers(&self) -> Vec<&'static str> {
+        let cpuset = self.cpuset_cpus.is_some() || self.cpuset_mems.is_some();
+        let hugetlb = !self.hugepages.is_empty();
+        [cpuset.then_some("cpuset"), hugetlb.then_some("hugetlb")].into_iter().flatten().collect()
+    }
+
+    fn settings(&self, version: impl Fn(&str) -> Option<Version>) -> Vec<Setting> {
+        let mut settings = Vec::new();
+        self.cpu(&mut settings, version("cpu"));
+        for (file, value) in [("cpuset.cpus", &self.cpuset_cpus), ("cpuset.mems", &self.cpuset_mems)] {
+            put(&mut settings, "cpuset", file, value.clone());
+        }
+        self.memory(&mut settings, version("memory"));
+        let pids = self.pids.map(|limit| if limit > 0 { limit.to_string() } else { "max".into() });
+        put(&mut settings, "pids", "pids.max", pids);
+        for HugepageLimit { size, bytes } in &self.hugepages {
+            let file = match version("hugetlb") {
+                Some(Version::V2) => format!("hugetlb.{size}.max"),
+                _ => format!("hugetlb.{size}.limit_in_bytes"),
+            };
+            settings.push(Setting { controller: "hugetlb", file, value: bytes.to_string(), optional: *bytes == 0 });
+        }
+        settings
+    }
+
+    fn cpu(&self, settings: &mut Vec<Setting>, version: Option<Version>) {
+        let idle = self.cpu_idle.map(|idle| u8::from(idle).to_string());
+        let burst = self.cpu_burst_us.map(|burst| burst.to_string());
+        if version == Some(Version::V2) {
+            let weight = self.cpu_shares.filter(|&shares| shares > 0).map(weight_of_shares);
+            put(settings, "cpu", "cpu.weight", weight.map(|weight| weight.to_string()));
+            if self.cpu_quota_us.is_some() || self.cpu_period_us.is_some() {
+                let quota =
+                    self.cpu_quota_us.filter(|&quota| quota > 0).map_or("max".into(), |quota| quota.to_string());
+                let period = self.cpu_period_us.filter(|&period| period > 0).unwrap_or(100_000);
+                put(settings, "cpu", "cpu.max", Some(format!("{quota} {period}")));
+            }
+            put(settings, "cpu", "cpu.max.burst", burst);
+        } else {
+            let shares = self.cpu_shares.filter(|&shares| shares > 0);
+            put(settings, "cpu", "cpu.shares", shares.map(|shares| shares.to_string()));
+            let period = self.cpu_period_us.filter(|&period| period > 0);
+            put(settings, "cpu", "cpu.cfs_period_us", period.map(|period| period.to_string()));
+            let quota = self.cpu_quota_us.filter(|&quota| quota != 0);
+            put(settings, "cpu", "cpu.cfs_quota_us", quota.map(|quota| quota.to_string()));
+            put(settings, "cpu", "cpu.cfs_burst_us", burst);
+        }
+        put(settings, "cpu", "cpu.idle", idle);
+    }
+
+    fn memory(&self, settings: &mut Vec<Setting>, version: Option<Version>) {
+        let (limit, both) = (self.memory_bytes.filter(|&b| b != 0), self.memory_swap_bytes.filter(|&b| b != 0));
+        let reservation = self.memory_reservation_bytes;
+        if version == Some(Version::V2) {
+            put(settings, "memory", "memory.max", limit.map(max_or));
+            put(settings, "memory", "memory.low", reservation.map(max_or));
+            // v2 counts swap apart from memory.
+            let swap = both.map(|both| match limit {
+                Some(limit) if both > 0 && limit > 0 => both.saturating_sub(limit).max(0),
+                _ => both,
+            });
+            put_optional(settings, "memory", "memory.swap.max", swap.map(max_or));
+        } else {
+            put(settings, "memory", "memory.limit_in_bytes", limit.map(|limit| limit.to_string()));
+            put(settings, "memory", "memory.soft_limit_in_bytes", reservation.map(|bytes| bytes.to_string()));
+            put_optional(settings, "memory", "memory.memsw.limit_in_bytes", both.map(|both| both.to_string()));
+        }
+    }
+}
+
+fn max_or(bytes: i64) -> String {
+    if bytes < 0 { "max".into() } else { bytes.to_string() }
+}
+
+fn put(settings: &mut Vec<Setting>, controller: &'static str, file: &str, value: Option<String>) {
+    settings.extend(value.map(|value| Setting { controller, file: file.to_owned(), value, optional: false }));
+}
+
+fn put_optional(settings: &mut Vec<Setting>, controller: &'static str, file: &str, value: Option<String>) {
+    settings.extend(value.map(|value| Setting { controller, file: file.to_owned(), value, optional: true }));
+}
+
+/// v1's shares (2 to 262144, 1024 by default) as v2's weight (1 to 10000, 100 by default): the curve through these
+/// three points, exponential in the square of the logarithm, that the OCI runtimes agree on since 2025.
+pub fn weight_of_shares(shares: u64) -> u64 {
+    match shares {
+        0..=2 => 1,
+        262_144.. => 10_000,
+        _ => {
+            let log = (shares as f64).log2();
+            let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
+            // 1024 must give exactly 100, whatever the last bit of the arithmetic says.
+            ((10_f64.powf(exponent) - 1e-6).ceil() as u64).clamp(1, 10_000)
+        }
+    }
+}
+
+impl Cgroup {
+    /// Writes the limits. A limit whose controller this machine does not have is an error.
+    pub fn set(&self, limits: &Limits) -> Result<(), Error> {
+        for setting in limits.settings(|controller| self.folder(controller).map(|(_, version)| version)) {
+            match self.folder(setting.controller) {
+                Some((folder, _)) => {
+                    let path = folder.join(&setting.file);
+                    if setting.optional && !path.exists() {
+                        continue;
+                    }
+                    write(&path, &setting.value)?;
+                }
+                None if setting.optional => {}
+                None => return Err(Error::NoController { controller: setting.controller.to_owned() }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a value to a file of the unified hierarchy, as the OCI's `unified` map asks.
+    pub fn set_unified(&self, file: &str, value: &str) -> Result<(), Error> {
+        let folder = self.unified().ok_or_else(|| Error::NoController { controller: "unified".to_owned() })?;
+        let path = folder.join(file);
+        if file.is_empty() || file.contains('/') || file == ".." || file == "." {
+            return Err(Error::Path { path: file.into() });
+        }
+        write(&path, value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(version: Version, limits: Limits, expected: &[(&str, &str)]) {
+        let settings = limits.settings(|_| Some(version));
+        let seen: Vec<_> = settings.iter().map(|it| (it.file.as_str(), it.value.as_str())).collect();
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn each_version_has_its_own_files() {
+        let limits = Limits {
+            cpu_shares: Some(1024),
+            cpu_quota_us: Some(50_000),
+            cpu_period_us: Some(100_000),
+            memory_bytes: Some(1 << 20),
+            memory_swap_bytes: Some(3 << 20),
+            pids: Some(10),
+            ..Limits::default()
+        };
+        check(
+            Version::V1,
+            limits.clone(),
+            &[
+                ("cpu.shares", "1024"),
+                ("cpu.cfs_period_us", "100000"),
+                ("cpu.cfs_quota_us", "50000"),
+                ("memory.limit_in_bytes", "1048576"),
+                ("memory.memsw.limit_in_bytes", "3145728"),
+                ("pids.max", "10"),
+            ],
+        );
+        check(
+            Version::V2,
+            limits,
+            &[
+                ("cpu.weight", "100"),
+                ("cpu.max", "50000 100000"),
+                ("memory.max", "1048576"),
+                ("memory.swap.max", "2097152"),
+                ("pids.max", "10"),
+            ],
+        );
+    }
+
+    #[test]
+    fn no_limit_is_written_as_each_version_writes_it() {
+        let limits = Limits { cpu_quota_us: Some(-1), memory_bytes: Some(-1), pids: Some(-1), ..Limits::default() };
+        check(Version::V2, limits.clone(), &[("cpu.max", "max 100000"), ("memory.max", "max"), ("pids.max", "max")]);
+        check(Version::V1, limits, &[("cpu.cfs_quota_us", "-1"), ("memory.limit_in_bytes", "-1"), ("pids.max", "max")]);
+    }
+
+    #[test]
+    fn shares_and_weights_meet_at_their_ends_and_defaults() {
+        for (shares, weight) in [(0, 1), (2, 1), (1024, 100), (262_144, 10_000), (u64::MAX, 10_000)] {
+            assert_eq!(weight_of_shares(shares), weight, "{shares}");
+        }
+        assert!((2..262_144).step_by(97).is_sorted_by_key(weight_of_shares));
+    }
+}
