@@ -5,8 +5,10 @@
 //! | [`beneath`] | paths of a container or image, which stay below its root |
 //! | [`caps`] | capability sets, user and groups of the calling thread |
 //! | [`cgroup`] | cgroups of both versions: made, limited, killed, removed |
+//! | [`daemon`] | what a single-threaded daemon is made of |
 //! | [`epoll`] | one place to wait for many descriptors |
 //! | [`file`] | atomic replacement of small files, locks |
+//! | [`loopback`] | the device `lo` |
 //! | [`mount`] | mounts by descriptor: made detached, shaped, attached |
 //! | [`mountinfo`] | what is mounted where |
 //! | [`namespace`] | namespaces made, pinned, opened, entered |
@@ -26,8 +28,10 @@
 pub mod beneath;
 pub mod caps;
 pub mod cgroup;
+pub mod daemon;
 pub mod epoll;
 pub mod file;
+pub mod loopback;
 pub mod mount;
 pub mod mountinfo;
 pub mod namespace;

@@ -1,2 +1,59 @@
-//! placeholder
-fn main() {}
+//! `berth-shim --dir <sandbox directory>`: the parent of one pod's containers.
+//!
+//! It makes and pins the pod's namespaces, keeps the containers' logs and exit records, and answers at a socket
+//! (`berth_runtime::shim` has the words and the files). Its parent may come and go: the process that was started ends,
+//! with 0, when the daemon behind it is ready. The daemon has one thread and one loop ([`shim::Shim`]), ignores the
+//! signals of the service manager, and ends when a client asks it to, which also ends its containers.
+//!
+//! | file | what it owns |
+//! |---|---|
+//! | `launch` | becoming a daemon, telling whether it worked |
+//! | `sandbox` | the shared namespaces |
+//! | `shim`, `wake` | the loop, and what can wake it |
+//! | `clients`, `control`, `fault` | who is connected, what they ask for, what they are told |
+//! | `container`, `line`, `log`, `oom` | one container: its life, its output, its memory |
+//! | `reaper`, `record` | the ends of processes, and what is kept of them |
+//! | `shutdown` | the shim's own end |
+#![forbid(unsafe_code)]
+
+mod clients;
+mod container;
+mod control;
+mod fault;
+mod launch;
+mod limits;
+mod line;
+mod log;
+mod note;
+mod oom;
+mod reaper;
+mod record;
+mod sandbox;
+mod shim;
+mod shutdown;
+mod wake;
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let [flag, dir] = arguments.as_slice() else { return usage() };
+    if flag != "--dir" {
+        return usage();
+    }
+    match launch::launch(Path::new(dir)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&fault::chain(&error)),
+    }
+}
+
+fn usage() -> ExitCode {
+    complain("usage: berth-shim --dir <directory with sandbox.json>")
+}
+
+fn complain(message: &str) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "{message}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,92 @@
+//! Whether the kernel's OOM killer was at a container.
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use berth_sys::cgroup::{Cgroup, Hierarchies, oom};
+use serde::Deserialize;
+
+use crate::note::note;
+
+/// When to look again after a notice that came before the count: cgroup v1 tells when memory has run out, and counts
+/// when the killer has chosen.
+const LOOK_AGAIN: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(100), Duration::from_secs(1)];
+
+/// The part of a bundle's `config.json` that names the cgroup.
+#[derive(Deserialize)]
+struct Config {
+    linux: Option<Linux>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Linux {
+    cgroups_path: Option<String>,
+}
+
+/// One container's cgroup under watch.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    cgroup: Cgroup,
+    source: oom::Watch,
+    told: u64,
+    looks: usize,
+    again: Option<Instant>,
+}
+
+impl Watch {
+    /// Watches the cgroup of the container with this bundle; `None` if it has none or its memory cannot be watched.
+    pub(crate) fn begin(bundle: &Path) -> Option<Self> {
+        let config: Config = serde_json::from_slice(&fs::read(bundle.join("config.json")).ok()?).ok()?;
+        let path = config.linux?.cgroups_path?;
+        let watch = || {
+            let hierarchies = Hierarchies::of_machine().map_err(|error| error.to_string())?;
+            let cgroup = Cgroup::new(hierarchies, Path::new(&path), &["memory"]).map_err(|error| error.to_string())?;
+            let source = cgroup.watch_oom().map_err(|error| error.to_string())?;
+            Ok::<_, String>(Self { cgroup, source, told: 0, looks: 0, again: None })
+        };
+        match watch() {
+            Ok(watch) => Some(watch),
+            Err(error) => {
+                note(format_args!("the OOM killer's work in {path} cannot be watched: {error}"));
+                None
+            }
+        }
+    }
+
+    /// After the descriptor became readable: whether a process was killed that was not told of yet. `None` if there is
+    /// nothing to watch any more.
+    pub(crate) fn notice(&mut self) -> Option<bool> {
+        self.source.clear().ok()?;
+        self.looks = 0;
+        self.look()
+    }
+
+    /// Looks at the count; as [`Self::notice`].
+    pub(crate) fn look(&mut self) -> Option<bool> {
+        let count = self.cgroup.oom_kill_count().ok()?;
+        let fresh = count > self.told;
+        self.told = count;
+        self.again = if fresh { None } else { LOOK_AGAIN.get(self.looks).map(|pause| Instant::now() + *pause) };
+        self.looks += 1;
+        Some(fresh)
+    }
+
+    /// When to look again.
+    pub(crate) fn again(&self) -> Option<Instant> {
+        self.again
+    }
+
+    /// Whether any process was killed.
+    pub(crate) fn any(&self) -> bool {
+        self.told > 0
+    }
+}
+
+impl AsFd for Watch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.source.as_fd()
+    }
+}
