@@ -7,13 +7,14 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use berth_runtime::shim::protocol::{NamespaceMode, SandboxSpec};
-use berth_sys::daemon::{self, Forked};
+use berth_sys::daemon;
 use berth_sys::namespace::{self, Kind};
+use berth_sys::process::{self, Birth};
 use berth_sys::undo::Undo;
-use berth_sys::{loopback, process, sysctl};
+use berth_sys::{loopback, sysctl};
+use nix::libc;
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, sethostname};
+use nix::unistd::sethostname;
 
 use crate::fault::chain;
 
@@ -59,12 +60,12 @@ pub(crate) fn make(dir: &Path, spec: &SandboxSpec) -> Result<Sandbox, Error> {
     DirBuilder::new().mode(0o700).create(&folder).map_err(refused(format!("making {}", folder.display())))?;
     let mut undo = Undo::new();
     undo.push(|| drop(unmake(dir, &mut Sandbox { init: None })));
-    let home = Home::remember(&shared, own_pids)?;
+    let home = Home::remember(&shared)?;
     let made = enter_new(&shared, spec).and_then(|()| {
         for kind in &shared {
             pin(Path::new(&format!("/proc/self/ns/{}", kind.name())), &folder.join(kind.name()))?;
         }
-        if own_pids { fork_init(&folder).map(Some) } else { Ok(None) }
+        if own_pids { make_init(&folder).map(Some) } else { Ok(None) }
     });
     home.go_back()?;
     let init = made?;
@@ -134,36 +135,29 @@ fn enter_new(kinds: &[Kind], spec: &SandboxSpec) -> Result<(), Error> {
     Ok(())
 }
 
-/// Forks the init of a new pid namespace, in the namespaces that this process is in, and pins the namespace.
-fn fork_init(folder: &Path) -> Result<i32, Error> {
+/// Makes the init of a new pid namespace, in the other namespaces that this process is in, and pins the namespace.
+fn make_init(folder: &Path) -> Result<i32, Error> {
     let failed = |error: io::Error| Error::Init { message: error.to_string() };
     let (go, mut tell_go) = io::pipe().map_err(failed)?;
     let (mut failure, tell_failure) = io::pipe().map_err(failed)?;
-    unshare(CloneFlags::CLONE_NEWPID).map_err(|errno| failed(errno.into()))?;
-    let child = match daemon::fork().map_err(failed)? {
-        Forked::Child => daemon::become_init(go, tell_failure),
-        Forked::Parent { child } => child,
-    };
-    drop((go, tell_failure));
+    let birth = Birth { namespaces: CloneFlags::CLONE_NEWPID, pid_namespace: None, cgroup: None };
+    let child = process::spawn(&birth, || daemon::become_init(go, tell_failure)).map_err(failed)?;
     let ready = tell_go.write_all(&[1]).and_then(|()| {
         let mut message = String::new();
         failure.read_to_string(&mut message)?;
         if message.is_empty() { Ok(()) } else { Err(io::Error::other(message)) }
     });
-    let pinned = ready
-        .map_err(failed)
-        .and_then(|()| pin(Path::new(&format!("/proc/{child}/ns/pid")), &folder.join(Kind::Pid.name())));
-    if let Err(error) = pinned {
-        end_init(child);
-        return Err(error);
-    }
-    Ok(child)
+    let namespace = PathBuf::from(format!("/proc/{}/ns/pid", child.pid));
+    ready.map_err(failed).and_then(|()| pin(&namespace, &folder.join(Kind::Pid.name()))).inspect_err(|_| {
+        end_init(child.pid);
+    })?;
+    Ok(child.pid)
 }
 
 /// Kills a pid namespace's init, and so all that is in it, and takes its status.
 fn end_init(init: i32) {
     let Ok(pidfd) = process::pidfd_open(init) else { return };
-    if kill(Pid::from_raw(init), Signal::SIGKILL).is_ok() {
+    if process::pidfd_send_signal(&pidfd, libc::SIGKILL).is_ok() {
         let _ = process::wait(&pidfd);
     }
 }
@@ -182,9 +176,8 @@ struct Home {
 }
 
 impl Home {
-    fn remember(kinds: &[Kind], own_pids: bool) -> Result<Self, Error> {
-        let kinds = kinds.iter().chain(own_pids.then_some(&Kind::Pid));
-        let namespaces = kinds.map(|kind| {
+    fn remember(kinds: &[Kind]) -> Result<Self, Error> {
+        let namespaces = kinds.iter().map(|kind| {
             let path = PathBuf::from(format!("/proc/self/ns/{}", kind.name()));
             let file = File::open(&path).map_err(refused(format!("opening {}", path.display())))?;
             Ok((path, file, kind.flag()))
