@@ -7,11 +7,11 @@ use serde_json::Value;
 use super::PatchError;
 
 /// How many operations a patch may have.
-pub const OPERATIONS_MAX: usize = 10_000;
+const OPERATIONS_MAX: usize = 10_000;
 /// How many bytes all copies and moves of a patch may carry.
-pub const COPIED_BYTES_MAX: usize = 8 * 1024 * 1024;
+const COPIED_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How deep an object may become; what parses is never deeper.
-pub const DEPTH_MAX: usize = 128;
+const DEPTH_MAX: usize = 128;
 
 pub(super) fn apply(current: &Value, patch: &[u8]) -> Result<Value, PatchError> {
     let Patch(operations) = serde_json::from_slice(patch)

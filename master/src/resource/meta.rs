@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::{FieldError, Kind};
 
 /// All annotations of an object together, keys and values.
-pub const ANNOTATION_BYTES_MAX: usize = 256 * 1024;
+const ANNOTATION_BYTES_MAX: usize = 256 * 1024;
 
 pub(super) const DNS_LABEL_WORDS: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters \
      or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for \
@@ -58,6 +58,21 @@ pub(super) fn keep_all_but(old: &Value, new: &mut Value, fields: &[&str]) {
         keep(new, &mut kept, field);
     }
     *new = kept;
+}
+
+/// Keeps what only the server may set in metadata, where a client left it out or tried to unset it.
+pub(super) fn protect(old: &Value, new: &mut Value) {
+    let Some(metadata) = new.as_object_mut().and_then(|members| child(members, "metadata")) else { return };
+    for field in ["uid", "creationTimestamp", "selfLink"] {
+        if let Some(value) = old["metadata"].get(field) {
+            default(metadata, field, value.clone());
+        }
+    }
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+        if let Some(value) = old["metadata"].get(field) {
+            metadata.insert(field.to_owned(), value.clone());
+        }
+    }
 }
 
 /// The value at a dotted path.

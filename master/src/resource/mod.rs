@@ -4,12 +4,14 @@
 mod config;
 mod coordination;
 mod event;
-pub mod field_error;
+mod field_error;
 mod meta;
 mod namespace;
 mod node;
 pub mod pod;
 mod strategy;
+#[cfg(test)]
+mod strategy_tests;
 
 use std::sync::LazyLock;
 
@@ -183,8 +185,9 @@ impl Kind {
     /// Makes an object that a client wants created ready to be checked and stored: defaults are filled in, and what a
     /// client may not set is reset. Names, uid, timestamps and versions are the server's.
     pub fn prepare_create(&self, object: &mut Value) {
-        schema::prune(self, object);
+        schema::normalise(self, object);
         if self.has_status
+            && !self.strategy.keeps_status_on_create()
             && let Some(fields) = object.as_object_mut()
         {
             fields.remove("status");
@@ -196,13 +199,14 @@ impl Kind {
     /// Makes an object that a client wants stored in place of `old` ready to be checked: defaults are filled in, and
     /// what this subresource (or the object itself, for `None`) may not change is kept as it was.
     pub fn prepare_update(&self, old: &Value, new: &mut Value, sub: Option<&str>) {
-        schema::prune(self, new);
+        schema::normalise(self, new);
         match sub {
             None if self.has_status => meta::keep(old, new, "status"),
             None => {}
             Some("status") => meta::keep_all_but(old, new, &["metadata", "status"]),
             Some(_) => {}
         }
+        meta::protect(old, new);
         self.strategy.default(new);
         self.strategy.prepare_update(old, new, sub);
     }

@@ -10,6 +10,11 @@ pub(super) trait Strategy {
     /// Fills in what Kubernetes fills in. Must change nothing when run again.
     fn default(&self, _object: &mut Value) {}
 
+    /// Whether a new object may bring its own status.
+    fn keeps_status_on_create(&self) -> bool {
+        false
+    }
+
     /// Sets what a new object starts with, after defaults.
     fn prepare_create(&self, _object: &mut Value) {}
 

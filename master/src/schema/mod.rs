@@ -6,6 +6,7 @@ pub(crate) mod shape;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use berth_api::quantity::Quantity;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -42,9 +43,10 @@ pub fn check(kind: &Kind, object: &Value) -> SchemaFindings {
     findings
 }
 
-/// Drops what the kind does not have, and `null`s, as a server does that keeps typed objects.
-pub fn prune(kind: &Kind, object: &mut Value) {
-    prune_value(shape::of_kind(kind), object);
+/// Writes an object as a server does that keeps typed objects: without what the kind does not have, without `null`s, and
+/// with quantities in their canonical form.
+pub fn normalise(kind: &Kind, object: &mut Value) {
+    normalise_value(shape::of_kind(kind), object);
 }
 
 fn check_value(shape: &Shape, value: &Value, path: &mut String, findings: &mut SchemaFindings) {
@@ -113,6 +115,7 @@ fn mismatch(shape: &Shape, value: &Value) -> Option<&'static str> {
         Shape::Int32 => (value.as_i64().is_some_and(|n| i32::try_from(n).is_ok()), "a 32 bit integer"),
         Shape::Int64 => (value.is_i64(), "a 64 bit integer"),
         Shape::Number => (value.is_number(), "a number"),
+        Shape::Quantity => (quantity(value).is_some(), "a quantity such as 500m, 2 or 1Gi"),
         Shape::IntOrText => (value.is_number() || value.is_string(), "an integer or a string"),
         Shape::List(_) => (false, "a list"),
         Shape::Map(_) | Shape::Object(_) => (false, "an object"),
@@ -120,22 +123,36 @@ fn mismatch(shape: &Shape, value: &Value) -> Option<&'static str> {
     (!fits).then_some(expected)
 }
 
-fn prune_value(shape: &Shape, value: &mut Value) {
+/// A quantity as a text or, as manifests often have it, as a number.
+fn quantity(value: &Value) -> Option<Quantity> {
+    match value {
+        Value::String(text) => text.parse().ok(),
+        Value::Number(number) => number.to_string().parse().ok(),
+        _ => None,
+    }
+}
+
+fn normalise_value(shape: &Shape, value: &mut Value) {
     match (shape, value) {
         (Shape::Object(id), Value::Object(members)) => {
             let Some(object) = shape::object(*id) else { return };
             members.retain(|name, value| match object.field(name) {
                 Some(field) if !value.is_null() => {
-                    prune_value(&field.shape, value);
+                    normalise_value(&field.shape, value);
                     true
                 }
                 _ => false,
             });
         }
-        (Shape::List(item), Value::Array(values)) => values.iter_mut().for_each(|v| prune_value(item, v)),
+        (Shape::List(item), Value::Array(values)) => values.iter_mut().for_each(|v| normalise_value(item, v)),
         (Shape::Map(item), Value::Object(members)) => {
             members.retain(|_, value| !value.is_null());
-            members.values_mut().for_each(|v| prune_value(item, v));
+            members.values_mut().for_each(|v| normalise_value(item, v));
+        }
+        (Shape::Quantity, value) => {
+            if let Some(quantity) = quantity(value) {
+                *value = quantity.to_string().into();
+            }
         }
         _ => {}
     }
@@ -178,7 +195,7 @@ mod tests {
                 r#"metadata.labels[a]: Invalid value: 1: must be a string"#,
                 r#"spec.containers[0].command: Invalid value: "sh": must be a list"#,
                 r#"spec.containers[0].ports[0].containerPort: Invalid value: "80": must be a 32 bit integer"#,
-                r#"spec.containers[0].resources.limits[memory]: Invalid value: true: must be an integer or a string"#,
+                r#"spec.containers[0].resources.limits[memory]: Invalid value: true: must be a quantity such as 500m, 2 or 1Gi"#,
                 r#"spec.hostNetwork: Invalid value: "yes": must be true or false"#,
             ]
         );
@@ -190,9 +207,9 @@ mod tests {
     }
 
     #[test]
-    fn pruning_leaves_what_the_kind_has() {
+    fn normalising_leaves_what_the_kind_has() {
         let mut pod = json!({"metadata": {"creationTimestamp": null, "name": "a", "x": 1}, "spec": {"containers": []}});
-        prune(find("", "v1", "pods").unwrap(), &mut pod);
+        normalise(find("", "v1", "pods").unwrap(), &mut pod);
         assert_eq!(pod, json!({"metadata": {"name": "a"}, "spec": {"containers": []}}));
     }
 }

@@ -9,6 +9,9 @@ use super::definition::{REFERENCE_PREFIX, definitions};
 use super::merge::{Merge, merge};
 use crate::resource::Kind;
 
+/// The definition that the schema alone does not tell from an integer or a text.
+pub(crate) const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
+
 /// What a value may be.
 #[derive(Debug, Clone)]
 pub(crate) enum Shape {
@@ -23,8 +26,9 @@ pub(crate) enum Shape {
     Int32,
     Int64,
     Number,
-    /// A quantity, or a port's number or name.
+    /// A port's number or name.
     IntOrText,
+    Quantity,
     List(Box<Shape>),
     Map(Box<Shape>),
     Object(ObjectId),
@@ -78,6 +82,8 @@ fn compile() -> Shapes {
         let shape = if definition.get("properties").is_some() {
             with_fields.push((name, definition));
             Shape::Object(ObjectId(with_fields.len() - 1))
+        } else if name == QUANTITY {
+            Shape::Quantity
         } else {
             shape(definition, &BTreeMap::new())
         };
