@@ -12,7 +12,10 @@
 //! | [`mount`] | mounts by descriptor: made detached, shaped, attached |
 //! | [`mountinfo`] | what is mounted where |
 //! | [`namespace`] | namespaces made, pinned, opened, entered |
+//! | [`netlink`] | links, addresses and routes by netlink |
+//! | [`nft`] | nftables by netlink, as atomic batches |
 //! | [`presence`] | files that tell whether their owner lives |
+//! | [`overlay`] | overlay mounts of any length |
 //! | [`proc`] | what `/proc` tells about one process |
 //! | [`process`] | pidfds, waiting, adoption of orphans |
 //! | [`rlimit`] | resource limits |
@@ -35,6 +38,9 @@ pub mod loopback;
 pub mod mount;
 pub mod mountinfo;
 pub mod namespace;
+pub mod netlink;
+pub mod nft;
+pub mod overlay;
 pub mod presence;
 pub mod proc;
 pub mod process;

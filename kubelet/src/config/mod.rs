@@ -1,10 +1,18 @@
 //! What the agent was told to be: the command line's words and a KubeletConfiguration file, parsed once into one value
 //! that needs no checks any more.
 
+mod file;
+mod load;
+mod reserved;
+
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Taint;
+
+pub use self::reserved::{Reserved, Threshold, Thresholds};
 
 /// What the command line gives. What is `None` or empty is left to the file, then to the default.
 #[derive(Debug, Clone, Default)]
@@ -86,6 +94,39 @@ pub struct Config {
     pub log_max_bytes: u64,
     /// How many files of a container's log are kept.
     pub log_max_files: u32,
+    /// Whether the agent makes its own Node.
+    pub register_node: bool,
+    /// Taints that a Node has when it is made.
+    pub register_taints: Vec<Taint>,
+    /// The machine's name at its provider.
+    pub provider_id: Option<String>,
+    /// What is kept from pods.
+    pub reserved: Reserved,
+    /// When the node counts as under pressure.
+    pub thresholds: Thresholds,
+    /// How often an unchanged status is written.
+    pub status_report_interval: Duration,
+    /// How long the node counts as alive after a heartbeat.
+    pub lease_duration: Duration,
+    /// Events per second on average; 0 sends none.
+    pub event_rate: u32,
+    /// Events at once.
+    pub event_burst: u32,
+    /// Where the agent's own server listens; absent: it does not.
+    pub server_address: Option<SocketAddr>,
+    /// The server's certificate and key; made and kept below `state_dir` when absent.
+    pub server_certificate: Option<CertificateFiles>,
+    /// Whose client certificates the server believes. Without it only `/healthz` answers.
+    pub client_ca_file: Option<PathBuf>,
+}
+
+/// A certificate chain and its key, in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The chain, the server's own certificate first.
+    pub certificate: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
 }
 
 /// What is wrong with the configuration.
@@ -100,6 +141,14 @@ pub enum ConfigError {
         /// Why.
         #[source]
         source: std::io::Error,
+    },
+    /// The file is no YAML.
+    #[error("{path}: {message}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// What and where.
+        message: String,
     },
     /// A field of the file makes no sense.
     #[error("{path}: field {field}: {message}")]

@@ -1,0 +1,225 @@
+//! Links: bridges, veth pairs, and what the kernel tells about a link.
+
+use std::fmt;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use super::message::{Attributes, Messages, attribute, text, u32_at};
+use super::{Changes, Error, Route};
+
+/// Longest name of a link, without the zero byte (`IFNAMSIZ` - 1).
+pub const NAME_BYTES_MAX: usize = libc::IFNAMSIZ - 1;
+
+/// Attributes that the C library's header does not name (`linux/if_link.h`, `linux/veth.h`).
+const INFO_SLAVE_KIND: u16 = 4;
+const INFO_SLAVE_DATA: u16 = 5;
+const BRIDGE_PORT_HAIRPIN: u16 = 4;
+const VETH_INFO_PEER: u16 = 1;
+
+/// Length of the fixed part of a link message (`ifinfomsg`).
+const FIXED_LEN: usize = 16;
+
+const NEW: i32 = libc::NLM_F_REQUEST | libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+const CHANGE: i32 = libc::NLM_F_REQUEST | libc::NLM_F_ACK;
+
+/// A hardware address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Mac(pub [u8; 6]);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// A link as the kernel tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Its number in its network namespace.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// `bridge`, `veth`; empty for hardware and the loopback.
+    pub kind: String,
+    /// Its hardware address, if it has one of six bytes.
+    pub mac: Option<Mac>,
+    /// Its MTU.
+    pub mtu: u32,
+    /// Whether somebody has set it up.
+    pub up: bool,
+    /// The bridge that it is a port of.
+    pub master: Option<u32>,
+}
+
+/// A bridge to make.
+#[derive(Debug, Clone, Copy)]
+pub struct NewBridge<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its hardware address: set, so that it does not change with the ports.
+    pub mac: Option<Mac>,
+    /// Its MTU, or the kernel's default.
+    pub mtu: Option<u32>,
+}
+
+/// A veth pair to make: one end here, as a port of a bridge and up; the other made straight in another namespace.
+#[derive(Debug, Clone, Copy)]
+pub struct NewVeth<'a> {
+    /// Name of the end that stays here.
+    pub name: &'a str,
+    /// The bridge that it becomes a port of.
+    pub master: Option<u32>,
+    /// MTU of both ends, or the kernel's default.
+    pub mtu: Option<u32>,
+    /// Name of the other end.
+    pub peer_name: &'a str,
+    /// Hardware address of the other end, or one that the kernel picks.
+    pub peer_mac: Option<Mac>,
+    /// The network namespace of the other end.
+    pub peer_netns: BorrowedFd<'a>,
+}
+
+impl Changes {
+    /// Makes a bridge and sets it up; refused with `EEXIST` if the name is taken.
+    pub fn create_bridge(&mut self, bridge: &NewBridge<'_>) {
+        self.messages.push(format!("create bridge {}", bridge.name), libc::RTM_NEWLINK, NEW, |message| {
+            message.fixed(&fixed(0, libc::IFF_UP as u32));
+            names(message, bridge.name, bridge.mac, bridge.mtu);
+            message.nest(libc::IFLA_LINKINFO, |info| info.put_str(libc::IFLA_INFO_KIND, "bridge"));
+        });
+    }
+
+    /// Makes a veth pair; refused with `EEXIST` if a name is taken. The end in the other namespace stays down: the
+    /// kernel cannot set it up before the pair is complete.
+    pub fn create_veth(&mut self, veth: &NewVeth<'_>) {
+        self.messages.push(format!("create veth {}", veth.name), libc::RTM_NEWLINK, NEW, |message| {
+            message.fixed(&fixed(0, libc::IFF_UP as u32));
+            names(message, veth.name, None, veth.mtu);
+            if let Some(master) = veth.master {
+                message.put_u32(libc::IFLA_MASTER, master);
+            }
+            message.nest(libc::IFLA_LINKINFO, |info| {
+                info.put_str(libc::IFLA_INFO_KIND, "veth");
+                info.nest(libc::IFLA_INFO_DATA, |data| {
+                    data.nest(VETH_INFO_PEER, |peer| {
+                        peer.fixed(&fixed(0, 0));
+                        names(peer, veth.peer_name, veth.peer_mac, veth.mtu);
+                        peer.put_u32(libc::IFLA_NET_NS_FD, veth.peer_netns.as_raw_fd() as u32);
+                    });
+                });
+            });
+        });
+    }
+
+    /// Lets a port of a bridge get back what it sent itself: a pod that reaches itself through a translated address.
+    pub fn hairpin(&mut self, port: &str) {
+        self.messages.push(format!("set hairpin mode of {port}"), libc::RTM_NEWLINK, CHANGE, |message| {
+            message.fixed(&fixed(0, 0));
+            message.put_str(libc::IFLA_IFNAME, port);
+            message.nest(libc::IFLA_LINKINFO, |info| {
+                info.put_str(INFO_SLAVE_KIND, "bridge");
+                info.nest(INFO_SLAVE_DATA, |data| data.put(BRIDGE_PORT_HAIRPIN, &[1]));
+            });
+        });
+    }
+
+    /// Sets a link up.
+    pub fn set_up(&mut self, index: u32) {
+        self.messages.push(format!("set link {index} up"), libc::RTM_NEWLINK, CHANGE, |message| {
+            message.fixed(&fixed(index, libc::IFF_UP as u32));
+        });
+    }
+
+    /// Deletes a link; the other end of a veth pair goes with it. The kernel takes tens of milliseconds for this.
+    pub fn delete_link(&mut self, name: &str) {
+        self.messages.push(format!("delete link {name}"), libc::RTM_DELLINK, CHANGE, |message| {
+            message.fixed(&fixed(0, 0));
+            message.put_str(libc::IFLA_IFNAME, name);
+        });
+    }
+}
+
+impl Route {
+    /// The link of this name, if there is one.
+    pub fn link(&mut self, name: &str) -> Result<Option<Link>, Error> {
+        if name.is_empty() || name.len() > NAME_BYTES_MAX {
+            return Ok(None);
+        }
+        let mut request = Messages::new();
+        request.push(format!("read link {name}"), libc::RTM_GETLINK, CHANGE, |message| {
+            message.fixed(&fixed(0, 0));
+            message.put_str(libc::IFLA_IFNAME, name);
+        });
+        let mut found = None;
+        match self.socket.answers(&mut request, |message| found = parse(message.body)) {
+            Err(error) if error.errno() == Some(nix::errno::Errno::ENODEV) => Ok(None),
+            Err(error) => Err(error),
+            Ok(()) => Ok(found),
+        }
+    }
+
+    /// The ports of a bridge.
+    pub fn ports(&mut self, bridge: u32) -> Result<Vec<Link>, Error> {
+        let mut request = Messages::new();
+        let flags = libc::NLM_F_REQUEST | libc::NLM_F_DUMP;
+        request.push("read the ports of a bridge", libc::RTM_GETLINK, flags, |message| {
+            message.fixed(&fixed(0, 0));
+            message.put_u32(libc::IFLA_MASTER, bridge);
+        });
+        let mut ports = Vec::new();
+        self.socket.answers(&mut request, |message| {
+            ports.extend(parse(message.body).filter(|link| link.master == Some(bridge)));
+        })?;
+        Ok(ports)
+    }
+}
+
+fn fixed(index: u32, flags: u32) -> [u8; FIXED_LEN] {
+    let mut bytes = [0; FIXED_LEN];
+    bytes[4..8].copy_from_slice(&index.to_ne_bytes());
+    bytes[8..12].copy_from_slice(&flags.to_ne_bytes());
+    bytes[12..16].copy_from_slice(&flags.to_ne_bytes());
+    bytes
+}
+
+fn names(message: &mut Attributes<'_>, name: &str, mac: Option<Mac>, mtu: Option<u32>) {
+    message.put_str(libc::IFLA_IFNAME, name);
+    if let Some(mac) = mac {
+        message.put(libc::IFLA_ADDRESS, &mac.0);
+    }
+    if let Some(mtu) = mtu {
+        message.put_u32(libc::IFLA_MTU, mtu);
+    }
+}
+
+fn parse(body: &[u8]) -> Option<Link> {
+    let attributes = body.get(FIXED_LEN..)?;
+    let number = |kind| attribute(attributes, kind).and_then(|value| u32_at(value, 0));
+    let info = attribute(attributes, libc::IFLA_LINKINFO);
+    Some(Link {
+        index: u32_at(body, 4)?,
+        name: attribute(attributes, libc::IFLA_IFNAME).map(text)?,
+        kind: info.and_then(|info| attribute(info, libc::IFLA_INFO_KIND)).map(text).unwrap_or_default(),
+        mac: attribute(attributes, libc::IFLA_ADDRESS).and_then(|value| value.try_into().ok()).map(Mac),
+        mtu: number(libc::IFLA_MTU).unwrap_or(0),
+        up: u32_at(body, 8)? & libc::IFF_UP as u32 != 0,
+        master: number(libc::IFLA_MASTER),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hardware_address_prints_as_people_write_it() {
+        assert_eq!(Mac([10, 88, 10, 0, 0, 255]).to_string(), "0a:58:0a:00:00:ff");
+    }
+
+    #[test]
+    fn half_a_link_is_none() {
+        for length in 0..40 {
+            assert_eq!(parse(&vec![0; length]), None);
+        }
+    }
+}

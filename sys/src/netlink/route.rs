@@ -1,0 +1,98 @@
+//! Routes of the main table.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use super::addr::{family, ip, octets};
+use super::message::{Messages, attribute, u32_at};
+use super::{Changes, Error, Route};
+
+/// Length of the fixed part of a route message (`rtmsg`).
+const FIXED_LEN: usize = 12;
+
+/// A way to a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Way {
+    /// Where to; prefix length 0 is the default route.
+    pub to: IpNetwork,
+    /// The next router; `None` if the network is on the link itself.
+    pub via: Option<IpAddr>,
+    /// The link that it leaves through.
+    pub link: u32,
+}
+
+impl Changes {
+    /// Adds a route, or replaces the one to the same network.
+    pub fn add_route(&mut self, way: &Way) {
+        let flags = libc::NLM_F_REQUEST | libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
+        self.route(format!("add route to {}", way.to), libc::RTM_NEWROUTE, flags, way);
+    }
+
+    /// Deletes a route.
+    pub fn delete_route(&mut self, way: &Way) {
+        let flags = libc::NLM_F_REQUEST | libc::NLM_F_ACK;
+        self.route(format!("delete route to {}", way.to), libc::RTM_DELROUTE, flags, way);
+    }
+
+    fn route(&mut self, what: String, kind: u16, flags: i32, way: &Way) {
+        let to = way.to.network();
+        let scope = if way.via.is_some() { libc::RT_SCOPE_UNIVERSE } else { libc::RT_SCOPE_LINK };
+        self.messages.push(what, kind, flags, |message| {
+            let mut fixed = [0; FIXED_LEN];
+            fixed[0] = family(&to);
+            fixed[1] = way.to.prefix();
+            fixed[4] = libc::RT_TABLE_MAIN;
+            fixed[5] = libc::RTPROT_STATIC;
+            fixed[6] = scope;
+            fixed[7] = libc::RTN_UNICAST;
+            message.fixed(&fixed);
+            if way.to.prefix() > 0 {
+                message.put(libc::RTA_DST, &octets(&to));
+            }
+            if let Some(via) = &way.via {
+                message.put(libc::RTA_GATEWAY, &octets(via));
+            }
+            message.put_u32(libc::RTA_OIF, way.link);
+        });
+    }
+}
+
+impl Route {
+    /// The unicast routes of the main table.
+    pub fn routes(&mut self) -> Result<Vec<Way>, Error> {
+        let mut routes = Vec::new();
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            let mut request = Messages::new();
+            let flags = libc::NLM_F_REQUEST | libc::NLM_F_DUMP;
+            request.push("read the routes", libc::RTM_GETROUTE, flags, |message| {
+                let mut fixed = [0; FIXED_LEN];
+                fixed[0] = family as u8;
+                message.fixed(&fixed);
+            });
+            self.socket.answers(&mut request, |message| routes.extend(parse(message.body)))?;
+        }
+        Ok(routes)
+    }
+}
+
+fn parse(body: &[u8]) -> Option<Way> {
+    let attributes = body.get(FIXED_LEN..)?;
+    if body[4] != libc::RT_TABLE_MAIN || body[7] != libc::RTN_UNICAST {
+        return None;
+    }
+    let unspecified: IpAddr = match i32::from(body[0]) {
+        libc::AF_INET => std::net::Ipv4Addr::UNSPECIFIED.into(),
+        libc::AF_INET6 => std::net::Ipv6Addr::UNSPECIFIED.into(),
+        _ => return None,
+    };
+    let to = match attribute(attributes, libc::RTA_DST) {
+        Some(value) => ip(value)?,
+        None => unspecified,
+    };
+    Some(Way {
+        to: IpNetwork::new(to, body[1]).ok()?,
+        via: attribute(attributes, libc::RTA_GATEWAY).and_then(ip),
+        link: attribute(attributes, libc::RTA_OIF).and_then(|value| u32_at(value, 0))?,
+    })
+}

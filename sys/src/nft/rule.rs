@@ -1,0 +1,283 @@
+//! Rules: a list of expressions, each of which loads, compares or decides. A comparison that fails ends its rule.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use super::batch::Batch;
+use super::table::Table;
+use super::{header, kind};
+use crate::netlink::message::Attributes;
+
+const RULE_TABLE: u16 = 1;
+const RULE_CHAIN: u16 = 2;
+const RULE_EXPRESSIONS: u16 = 4;
+const RULE_USERDATA: u16 = 7;
+const LIST_ITEM: u16 = 1;
+const EXPR_NAME: u16 = 1;
+const EXPR_DATA: u16 = 2;
+const DATA_VALUE: u16 = 1;
+const DATA_VERDICT: u16 = 2;
+const VERDICT_CODE: u16 = 1;
+const VERDICT_CHAIN: u16 = 2;
+const FIB_RESULT_ADDRESS_TYPE: u32 = 3;
+const FIB_OF_DESTINATION: u32 = 1 << 1;
+const CT_STATUS: u32 = 2;
+const NAT_RANDOM_FULLY: u32 = 1 << 4;
+/// Bit of a connection's status: its destination was translated (`IPS_DST_NAT`).
+const STATUS_DNAT: u32 = 1 << 5;
+/// Longest comment that nft shows.
+const COMMENT_BYTES_MAX: usize = 127;
+
+/// A four-byte register, 0 to 15; longer values take the next ones too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Register(pub u8);
+
+impl Register {
+    fn number(self) -> u32 {
+        libc::NFT_REG32_00 as u32 + u32::from(self.0.min(15))
+    }
+}
+
+/// What is known about a packet besides its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Meta {
+    /// IPv4 or IPv6, one byte: the number of a [`super::table::Family`].
+    Version = libc::NFT_META_NFPROTO as u32,
+    /// TCP, UDP…, one byte.
+    Protocol = libc::NFT_META_L4PROTO as u32,
+}
+
+/// A header of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Base {
+    /// IPv4's or IPv6's.
+    Network = libc::NFT_PAYLOAD_NETWORK_HEADER as u32,
+    /// TCP's, UDP's…
+    Transport = libc::NFT_PAYLOAD_TRANSPORT_HEADER as u32,
+}
+
+/// How a rule ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The packet goes on to the next base chain.
+    Accept,
+    /// The packet is gone.
+    Drop,
+    /// Back to the chain that sent it here.
+    Return,
+    /// Into another chain, and back.
+    Jump(String),
+    /// Into another chain.
+    Goto(String),
+}
+
+/// One expression.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expr {
+    /// Loads what is known about the packet.
+    Meta(Meta, Register),
+    /// Loads bytes of a header: where, at which byte, how many.
+    Payload(Base, u32, u32, Register),
+    /// Keeps the bits of a register that stand in the mask.
+    And(Register, Vec<u8>),
+    /// Goes on if the register equals the value.
+    Equal(Register, Vec<u8>),
+    /// Goes on if the register differs from the value.
+    Differ(Register, Vec<u8>),
+    /// Goes on if the map has the key that begins in the first register; the value goes to the second.
+    Map(String, Register, Register),
+    /// Goes on if the set has the key that begins in the register.
+    Set(String, Register),
+    /// Loads the type of the destination address as the routing tables see it, such as local (`RTN_LOCAL`).
+    DestinationType(Register),
+    /// Loads the status bits of the connection.
+    ConnectionStatus(Register),
+    /// Source becomes the address of the link that the packet leaves through, at a port that nobody can guess.
+    Masquerade,
+    /// Destination becomes the address, and the port, in these registers.
+    Dnat {
+        /// [`super::table::Family::Ip`] or `Ip6`.
+        family: super::table::Family,
+        /// Where the address is.
+        address: Register,
+        /// Where the port is.
+        port: Register,
+    },
+    /// The rule's end.
+    Verdict(Verdict),
+}
+
+/// A rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// What it does.
+    pub exprs: Vec<Expr>,
+    /// Shown by `nft list`.
+    pub comment: &'static str,
+}
+
+/// Goes on if the packet's source is in the network.
+pub fn source_in(network: IpNetwork) -> Vec<Expr> {
+    address_in(network, 12, 8)
+}
+
+/// Goes on if the packet's destination is in the network.
+pub fn destination_in(network: IpNetwork) -> Vec<Expr> {
+    address_in(network, 16, 24)
+}
+
+/// Goes on if the destination is an address of this machine.
+pub fn destination_local() -> [Expr; 2] {
+    let register = Register(0);
+    [Expr::DestinationType(register), Expr::Equal(register, u32::from(libc::RTN_LOCAL).to_ne_bytes().to_vec())]
+}
+
+/// Goes on if the connection's destination was translated.
+pub fn destination_translated() -> [Expr; 3] {
+    let register = Register(0);
+    let bit = STATUS_DNAT.to_ne_bytes().to_vec();
+    [Expr::ConnectionStatus(register), Expr::And(register, bit), Expr::Differ(register, vec![0; 4])]
+}
+
+/// Goes on if the packet is of this version of IP.
+pub fn version_is(address: &IpAddr) -> [Expr; 2] {
+    let number = if address.is_ipv4() { libc::NFPROTO_IPV4 } else { libc::NFPROTO_IPV6 };
+    [Expr::Meta(Meta::Version, Register(0)), Expr::Equal(Register(0), vec![number as u8])]
+}
+
+fn address_in(network: IpNetwork, v4_offset: u32, v6_offset: u32) -> Vec<Expr> {
+    let (offset, address, mask) = match network {
+        IpNetwork::V4(network) => (v4_offset, network.network().octets().to_vec(), network.mask().octets().to_vec()),
+        IpNetwork::V6(network) => (v6_offset, network.network().octets().to_vec(), network.mask().octets().to_vec()),
+    };
+    let register = Register(0);
+    let mut exprs = version_is(&network.ip()).to_vec();
+    exprs.push(Expr::Payload(Base::Network, offset, address.len() as u32, register));
+    exprs.push(Expr::And(register, mask));
+    exprs.push(Expr::Equal(register, address));
+    exprs
+}
+
+impl Batch {
+    /// Puts a rule at the end of a chain.
+    pub fn add_rule(&mut self, table: Table<'_>, chain: &str, rule: &Rule) {
+        let what = format!("add a rule ({}) to nft chain {} {chain}", rule.comment, table.name);
+        self.push(what, kind(libc::NFT_MSG_NEWRULE), libc::NLM_F_CREATE | libc::NLM_F_APPEND, |message| {
+            header(message, table);
+            message.put_str(RULE_TABLE, table.name);
+            message.put_str(RULE_CHAIN, chain);
+            message.nest(RULE_EXPRESSIONS, |list| {
+                for expr in &rule.exprs {
+                    list.nest(LIST_ITEM, |item| write(item, expr));
+                }
+            });
+            message.put(RULE_USERDATA, &comment(rule.comment));
+        });
+    }
+}
+
+/// A comment as nft keeps it: type 0, length, text with its zero byte.
+fn comment(text: &str) -> Vec<u8> {
+    let text = &text.as_bytes()[..text.len().min(COMMENT_BYTES_MAX)];
+    let mut bytes = vec![0, text.len() as u8 + 1];
+    bytes.extend(text);
+    bytes.push(0);
+    bytes
+}
+
+fn write(item: &mut Attributes<'_>, expr: &Expr) {
+    let (name, values): (&str, Vec<(u16, Value<'_>)>) = match expr {
+        Expr::Meta(key, to) => ("meta", vec![(1, Value::Number(to.number())), (2, Value::Number(*key as u32))]),
+        Expr::Payload(base, offset, length, to) => (
+            "payload",
+            vec![
+                (1, Value::Number(to.number())),
+                (2, Value::Number(*base as u32)),
+                (3, Value::Number(*offset)),
+                (4, Value::Number(*length)),
+            ],
+        ),
+        Expr::And(register, mask) => (
+            "bitwise",
+            vec![
+                (1, Value::Number(register.number())),
+                (2, Value::Number(register.number())),
+                (3, Value::Number(mask.len() as u32)),
+                (4, Value::Data(mask)),
+                (5, Value::Zeros(mask.len())),
+            ],
+        ),
+        Expr::Equal(register, value) => ("cmp", compare(*register, libc::NFT_CMP_EQ, value)),
+        Expr::Differ(register, value) => ("cmp", compare(*register, libc::NFT_CMP_NEQ, value)),
+        Expr::Map(name, key, to) => {
+            ("lookup", vec![(1, Value::Text(name)), (2, Value::Number(key.number())), (3, Value::Number(to.number()))])
+        }
+        Expr::Set(name, key) => ("lookup", vec![(1, Value::Text(name)), (2, Value::Number(key.number()))]),
+        Expr::DestinationType(to) => (
+            "fib",
+            vec![
+                (1, Value::Number(to.number())),
+                (2, Value::Number(FIB_RESULT_ADDRESS_TYPE)),
+                (3, Value::Number(FIB_OF_DESTINATION)),
+            ],
+        ),
+        Expr::ConnectionStatus(to) => ("ct", vec![(1, Value::Number(to.number())), (2, Value::Number(CT_STATUS))]),
+        Expr::Masquerade => ("masq", vec![(1, Value::Number(NAT_RANDOM_FULLY))]),
+        Expr::Dnat { family, address, port } => (
+            "nat",
+            vec![
+                (1, Value::Number(libc::NFT_NAT_DNAT as u32)),
+                (2, Value::Number(*family as u32)),
+                (3, Value::Number(address.number())),
+                (5, Value::Number(port.number())),
+            ],
+        ),
+        Expr::Verdict(verdict) => {
+            ("immediate", vec![(1, Value::Number(libc::NFT_REG_VERDICT as u32)), (2, Value::Verdict(verdict))])
+        }
+    };
+    item.put_str(EXPR_NAME, name);
+    item.nest(EXPR_DATA, |data| values.iter().for_each(|(kind, value)| value.write(*kind, data)));
+}
+
+fn compare(register: Register, operator: i32, value: &[u8]) -> Vec<(u16, Value<'_>)> {
+    vec![(1, Value::Number(register.number())), (2, Value::Number(operator as u32)), (3, Value::Data(value))]
+}
+
+/// An attribute of an expression.
+enum Value<'a> {
+    Number(u32),
+    Text(&'a str),
+    Data(&'a [u8]),
+    Zeros(usize),
+    Verdict(&'a Verdict),
+}
+
+impl Value<'_> {
+    fn write(&self, kind: u16, to: &mut Attributes<'_>) {
+        match self {
+            Self::Number(number) => to.put_be32(kind, *number),
+            Self::Text(text) => to.put_str(kind, text),
+            Self::Data(bytes) => to.nest(kind, |data| data.put(DATA_VALUE, bytes)),
+            Self::Zeros(length) => to.nest(kind, |data| data.put(DATA_VALUE, &vec![0; *length])),
+            Self::Verdict(verdict) => to.nest(kind, |data| {
+                data.nest(DATA_VERDICT, |inner| {
+                    let (code, chain) = match verdict {
+                        Verdict::Accept => (libc::NF_ACCEPT, None),
+                        Verdict::Drop => (libc::NF_DROP, None),
+                        Verdict::Return => (libc::NFT_RETURN, None),
+                        Verdict::Jump(chain) => (libc::NFT_JUMP, Some(chain)),
+                        Verdict::Goto(chain) => (libc::NFT_GOTO, Some(chain)),
+                    };
+                    inner.put(VERDICT_CODE, &code.to_be_bytes());
+                    if let Some(chain) = chain {
+                        inner.put_str(VERDICT_CHAIN, chain);
+                    }
+                });
+            }),
+        }
+    }
+}
