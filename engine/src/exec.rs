@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use berth_runtime::shim::protocol::{Call, FaultKind};
 use nix::fcntl::OFlag;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Process, Spec};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
@@ -121,12 +122,7 @@ impl Inner {
         }
         let (sandbox, record) = self.container(id)?;
         let shim = sandbox.shim().ok_or_else(|| failed("the container's sandbox is not ready".to_owned()))?;
-        let path = self.layout.bundle(&record.id).join("config.json");
-        let text = fs::read(&path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
-        let config: Spec =
-            serde_json::from_slice(&text).map_err(|error| failed(format!("{}: {error}", path.display())))?;
-        let process = config.process().as_ref().ok_or_else(|| failed(format!("{}: no process", path.display())))?;
-        let process = Box::new(spec::exec_process(process, command));
+        let process = Box::new(process(&self.layout.bundle(&record.id), command).map_err(failed)?);
         let name = id::random().map_err(|error| failed(error.to_string()))?;
         // Whoever waits is there before the program can end.
         let (told, end) = oneshot::channel();
@@ -145,6 +141,16 @@ impl Inner {
             Err(error) => Err(failed(chain(&error))),
         }
     }
+}
+
+/// The process to run: the container's own, as its bundle has it, with another command.
+pub(crate) fn process(bundle: &Path, command: &[String]) -> Result<Process, String> {
+    let path = bundle.join("config.json");
+    let told = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let text = fs::read(&path).map_err(|error| told(&error))?;
+    let config: Spec = serde_json::from_slice(&text).map_err(|error| told(&error))?;
+    let process = config.process().as_ref().ok_or_else(|| told(&"no process"))?;
+    Ok(spec::exec_process(process, command))
 }
 
 /// A pipe: our end to read from, theirs to write to.

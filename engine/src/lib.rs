@@ -14,6 +14,7 @@ mod event;
 mod exec;
 mod id;
 mod image;
+pub mod inspect;
 mod live;
 mod network;
 mod pod_files;
@@ -69,7 +70,8 @@ pub struct EngineConfig {
 }
 
 /// The built-in pod network: a bridge, addresses from one range per family, masquerade to the outside.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PodNetwork {
     /// The bridge's name.
     pub bridge: String,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use berth_cni::{Attachment, Dirs, Network};
+use berth_sys::file::{self, Durability};
 
 use crate::config::{PortMapping, SandboxConfig};
 use crate::status::SandboxId;
@@ -21,18 +22,35 @@ const BUILTIN_NAME: &str = "berth";
 pub(crate) struct Networks {
     conf_dir: PathBuf,
     dirs: Dirs,
+    /// Where the built-in network is remembered, so that it can be used and taken down without anybody's word.
+    memory: PathBuf,
     builtin: RwLock<Option<Arc<Network>>>,
 }
 
 impl Networks {
-    /// No built-in network yet.
+    /// The built-in network is the last one that was set, if there was one.
     pub(crate) fn new(config: &EngineConfig) -> Self {
         let dirs = Dirs { state: config.state_dir.join("cni"), bin: config.cni_bin_dirs.clone() };
-        Self { conf_dir: config.cni_conf_dir.clone(), dirs, builtin: RwLock::new(None) }
+        let memory = config.state_dir.join("network.json");
+        let networks = Self { conf_dir: config.cni_conf_dir.clone(), dirs, memory, builtin: RwLock::new(None) };
+        let remembered = std::fs::read(&networks.memory).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        if let Some(Err(error)) = remembered.map(|network| networks.use_builtin(&network)) {
+            tracing::warn!(%error, "the pod network of the last time cannot be used");
+        }
+        networks
     }
 
     /// Sets or replaces the built-in network.
     pub(crate) fn set_builtin(&self, wanted: &PodNetwork) -> Result<(), Error> {
+        self.use_builtin(wanted)?;
+        let failed = |error: std::io::Error| Error::Internal {
+            message: format!("cannot write {}: {error}", self.memory.display()),
+        };
+        let text = serde_json::to_vec(wanted).map_err(|error| failed(error.into()))?;
+        file::replace(&self.memory, &text, Durability::Power).map_err(failed)
+    }
+
+    fn use_builtin(&self, wanted: &PodNetwork) -> Result<(), Error> {
         let made = Network::builtin(BUILTIN_NAME, &wanted.bridge, &wanted.pod_cidrs, wanted.mtu, self.dirs.clone());
         let made = made.map_err(|error| Error::Internal { message: format!("pod network: {error}") })?;
         *self.builtin.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(made));
@@ -99,7 +117,11 @@ impl Networks {
         let builtin = self.builtin.read().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(network) = builtin else { return Ok(()) };
         let result = tokio::task::spawn_blocking(move || network.remove().map_err(|error| error.to_string())).await;
-        result.unwrap_or_else(|error| Err(error.to_string())).map_err(|message| Error::Internal { message })
+        result.unwrap_or_else(|error| Err(error.to_string())).map_err(|message| Error::Internal { message })?;
+        *self.builtin.write().unwrap_or_else(PoisonError::into_inner) = None;
+        file::remove(&self.memory).map_err(|error| Error::Internal {
+            message: format!("cannot remove {}: {error}", self.memory.display()),
+        })
     }
 
     async fn blocking<T: Send + 'static>(

@@ -70,9 +70,14 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
+    /// The layout below `run`, whether it is there or not.
+    pub(crate) fn of(run: &Path) -> Self {
+        Self { run: run.to_owned() }
+    }
+
     /// Makes the folders below `run`.
     pub(crate) fn make(run: &Path) -> Result<Self, Error> {
-        let layout = Self { run: run.to_owned() };
+        let layout = Self::of(run);
         for folder in ["records/sandboxes", "records/containers", "sandboxes", "pods", "bundles"] {
             let path = run.join(folder);
             fs::create_dir_all(&path).map_err(|error| failed("make", &path, &error))?;
@@ -136,6 +141,12 @@ impl Layout {
         file::remove(&path).map_err(|error| failed("remove", &path, &error))
     }
 
+    /// Removes what no reader could read: leftovers of a crash, and damaged records, whose sandbox is then nobody's.
+    pub(crate) fn sweep(&self) {
+        sweep::<SandboxRecord>(&self.run.join("records/sandboxes"));
+        sweep::<ContainerRecord>(&self.run.join("records/containers"));
+    }
+
     /// Every sandbox's record. One that cannot be read is told of and left out: what belongs to it is then nobody's.
     pub(crate) fn sandbox_records(&self) -> Vec<SandboxRecord> {
         load_all(&self.run.join("records/sandboxes"))
@@ -162,19 +173,23 @@ fn load_all<T: DeserializeOwned>(folder: &Path) -> Vec<T> {
 }
 
 fn load<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    let name = path.file_name()?.to_str()?;
-    if file::is_temporary(name) {
-        let _ = file::remove(path);
+    if file::is_temporary(path.file_name()?.to_str()?) {
         return None;
     }
     let parsed = fs::read(path).map_err(|error| error.to_string());
     match parsed.and_then(|text| serde_json::from_slice(&text).map_err(|error| error.to_string())) {
         Ok(record) => Some(record),
         Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "a record that cannot be read is dropped");
-            let _ = file::remove(path);
+            tracing::warn!(path = %path.display(), %error, "a record cannot be read");
             None
         }
+    }
+}
+
+fn sweep<T: DeserializeOwned>(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for path in entries.flatten().map(|entry| entry.path()).filter(|path| load::<T>(path).is_none()) {
+        let _ = file::remove(&path);
     }
 }
 
@@ -197,6 +212,8 @@ mod tests {
         fs::write(folder.path().join("records/sandboxes/b.json"), b"{\"id\":").unwrap();
         fs::write(folder.path().join("records/sandboxes/.tmp-1-c.json"), b"{").unwrap();
         assert_eq!(layout.sandbox_records(), std::slice::from_ref(&record));
+        layout.sweep();
+        assert_eq!(layout.names("records/sandboxes"), ["a1.json"]);
         layout.forget_sandbox(&record.id).unwrap();
         layout.forget_sandbox(&record.id).unwrap();
         assert_eq!(fs::read_dir(folder.path().join("records/sandboxes")).unwrap().count(), 0);

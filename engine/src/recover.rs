@@ -21,6 +21,7 @@ use crate::{Error, Inner};
 impl Inner {
     /// Does all of it; what fails is told of and left for the next start.
     pub(crate) async fn recover(self: &Arc<Self>) -> Result<(), Error> {
+        self.layout.sweep();
         for record in self.layout.sandbox_records() {
             self.sandboxes.insert(Arc::new(Sandbox::new(record)));
         }
@@ -125,7 +126,7 @@ fn free_shim(folder: &Path) -> Result<(), String> {
 }
 
 /// How the containers ended, by the records that a dead shim left. One without a record ended with it, unseen.
-fn read_exits(sandbox: &Sandbox, folder: &Path) {
+pub(crate) fn read_exits(sandbox: &Sandbox, folder: &Path) {
     let mut state = sandbox.lock();
     for (id, container) in &mut state.containers {
         if container.state != ContainerState::Unknown {
