@@ -1,20 +1,39 @@
 //! The node agent: takes pods from a folder of manifests and from a Kubernetes master, runs them on the engine, and
 //! tells the master what became of them.
 //!
+//! ```text
+//!   folder ─┐                                    ┌─▶ status ─▶ master
+//!           ├─▶ source ─▶ pod (one task each) ───┼─▶ recorder ─▶ master
+//!   master ─┘        objects ─▶ │                └─▶ server ◀─ master asks for logs
+//!                               ▼ engine              node ◀─▶ master
+//! ```
+//!
 //! | room | what it owns |
 //! |---|---|
 //! | [`config`] | what the agent was told to be |
+//! | `source` | which pods should be here |
+//! | `pod` | the pods: one task each |
 //! | `objects` | the config maps and secrets of this node's pods |
+//! | `status` | the pods' statuses on their way to the master |
 //! | `recorder` | events, on their way to the master |
 //! | `node` | the Node, its Lease, its readings |
-//! | `pod` | the pods: each a loop of observe, plan, apply |
+//! | `server` | logs and pods for those who ask, on :10250 |
+//! | `document` | reading what people write, with errors that name the field |
 #![forbid(unsafe_code)]
 
 pub mod config;
 mod document;
+mod error;
 mod node;
 mod objects;
 mod pod;
 mod recorder;
+mod run;
+mod server;
+mod source;
+mod status;
 
 pub use crate::config::{Config, ConfigError, Options};
+pub use crate::error::Error;
+pub use crate::run::run;
+pub use crate::server::{ServerError, TlsError};

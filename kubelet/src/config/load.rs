@@ -21,6 +21,8 @@ const LEASE_DURATION_SECS: u32 = 40;
 const EVENT_RATE: u32 = 50;
 const EVENT_BURST: u32 = 100;
 const BRIDGE: &str = "berth0";
+/// The pods' range of a node without a master that could give it one.
+const POD_RANGE_ALONE: &str = "10.244.0.0/24";
 
 impl Config {
     /// Reads the file that the options name, if any, and puts both together.
@@ -62,6 +64,7 @@ fn read(path: &Path) -> Result<File, ConfigError> {
 
 fn build(options: Options, file: File) -> Result<Config, Failure> {
     let node_name = node_name(options.node_name)?;
+    let is_alone = options.kubeconfig.is_none();
     let (x509, anonymous) = file.authentication.map(|a| (a.x509, a.anonymous)).unwrap_or_default();
     if anonymous.and_then(|switch| switch.enabled) == Some(true) {
         return Err(field("authentication.anonymous.enabled", "must be false: the server answers nobody unknown"));
@@ -90,7 +93,7 @@ fn build(options: Options, file: File) -> Result<Config, Failure> {
         node_labels: options.node_labels,
         cgroup_root: cgroup_root(options.cgroup_root, file.cgroup_root)?,
         bridge: options.bridge.unwrap_or_else(|| BRIDGE.to_owned()),
-        pod_cidrs: pod_cidrs(file.pod_cidr.as_deref())?,
+        pod_cidrs: pod_cidrs(options.pod_cidrs, file.pod_cidr.as_deref(), is_alone)?,
         cluster_dns: cluster_dns(file.cluster_dns.unwrap_or_default())?,
         cluster_domain: non_empty(file.cluster_domain).unwrap_or_else(|| "cluster.local".to_owned()),
         resolv_conf: non_empty(file.resolv_conf).map_or_else(|| PathBuf::from("/etc/resolv.conf"), PathBuf::from),
@@ -156,7 +159,15 @@ fn cgroup_root(option: Option<String>, from_file: Option<String>) -> Result<Stri
     }
 }
 
-fn pod_cidrs(given: Option<&str>) -> Result<Vec<ipnetwork::IpNetwork>, Failure> {
+fn pod_cidrs(
+    typed: Vec<ipnetwork::IpNetwork>,
+    from_file: Option<&str>,
+    is_alone: bool,
+) -> Result<Vec<ipnetwork::IpNetwork>, Failure> {
+    if !typed.is_empty() {
+        return Ok(typed);
+    }
+    let given = from_file.filter(|text| !text.is_empty()).or_else(|| is_alone.then_some(POD_RANGE_ALONE));
     given
         .unwrap_or_default()
         .split(',')

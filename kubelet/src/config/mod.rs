@@ -41,6 +41,8 @@ pub struct Options {
     pub cgroup_root: Option<String>,
     /// The bridge of the built-in pod network.
     pub bridge: Option<String>,
+    /// Pod ranges; the master's otherwise, and without a master `10.244.0.0/24`.
+    pub pod_cidrs: Vec<ipnetwork::IpNetwork>,
     /// The port of the agent's own server.
     pub port: Option<u16>,
     /// Whose client certificates the server believes.
