@@ -1,23 +1,19 @@
 //! The shim's own end, when a client asks for it.
 
-use std::path::Path;
 use std::time::Instant;
 
+use berth_runtime::shim::client;
 use berth_runtime::shim::protocol::{Answer, FaultKind};
-use berth_sys::cgroup::{Cgroup, Hierarchies};
 use berth_sys::file;
 use nix::libc;
 
 use crate::clients::Asker;
 use crate::container::Life;
-use crate::fault::{chain, fault};
+use crate::fault::fault;
 use crate::limits::SHUTDOWN_TIME_MAX;
 use crate::record;
 use crate::sandbox;
 use crate::shim::Shim;
-
-/// The controllers in whose hierarchies somebody may have made the pod's cgroup.
-const CONTROLLERS: [&str; 6] = ["cpuset", "hugetlb", "blkio", "freezer", "net_cls", "rdma"];
 
 /// The end was asked for.
 #[derive(Debug)]
@@ -69,7 +65,7 @@ impl Shim {
             failures.extend(self.forget_container(number).err().map(|fault| fault.message));
         }
         failures.extend(sandbox::unmake(&self.dir, &mut self.sandbox));
-        failures.extend(remove_cgroup(&self.spec.cgroup).err());
+        failures.extend(client::end_cgroup(&self.spec.cgroup).err());
         failures.extend(record::remove_all(&self.dir).err().map(|error| format!("removing exit records: {error}")));
         for name in ["shim.sock", "shim.json"] {
             let removed = file::remove(&self.dir.join(name));
@@ -77,10 +73,4 @@ impl Shim {
         }
         failures
     }
-}
-
-fn remove_cgroup(path: &str) -> Result<(), String> {
-    let hierarchies = Hierarchies::of_machine().map_err(|error| error.to_string())?;
-    let cgroup = Cgroup::new(hierarchies, Path::new(path), &CONTROLLERS).map_err(|error| chain(&error))?;
-    cgroup.remove().map_err(|error| chain(&error))
 }

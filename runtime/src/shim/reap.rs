@@ -4,10 +4,15 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use nix::mount::{MntFlags, umount2};
+use berth_sys::cgroup::{Cgroup, Hierarchies};
+use berth_sys::namespace;
 
 use super::client::{Error, living};
+use super::protocol::SandboxSpec;
 use crate::Runtime;
+
+/// The controllers in whose hierarchies somebody may have made the pod's cgroup, beyond those that berth limits.
+const CONTROLLERS: [&str; 6] = ["blkio", "cpuset", "freezer", "hugetlb", "net_cls", "rdma"];
 
 /// Removes what a dead shim left: the containers' processes, cgroups and runtime state, the pinned namespaces, and `dir`
 /// with all that is in it; read the exit records before. Goes on at errors and returns all of them. Success if it is
@@ -20,10 +25,22 @@ pub fn reap_dead(dir: &Path) -> Result<(), Error> {
     let runtime = Runtime::new(dir.join("runtime"));
     for container in names(&dir.join("runtime"), &mut failures) {
         if let Err(error) = runtime.delete(&container) {
-            failures.push(format!("container {container}: {error}"));
+            failures.push(format!("container {container}: {}", chain(&error)));
         }
     }
-    unpin(&dir.join("ns"), &mut failures);
+    let pins = dir.join("ns");
+    for name in names(&pins, &mut failures) {
+        if let Err(error) = namespace::unpin(&pins.join(name)) {
+            failures.push(chain(&error));
+        }
+    }
+    // A shim that died while it made a container may have left it without a state.
+    if let Ok(content) = fs::read(dir.join("sandbox.json")) {
+        match serde_json::from_slice::<SandboxSpec>(&content) {
+            Ok(spec) => failures.extend(end_cgroup(&spec.cgroup).err()),
+            Err(error) => failures.push(format!("reading sandbox.json: {error}")),
+        }
+    }
     // What is still mounted or running must be found again: the directory goes last, and only after all of it.
     if failures.is_empty() {
         match fs::remove_dir_all(dir) {
@@ -34,15 +51,18 @@ pub fn reap_dead(dir: &Path) -> Result<(), Error> {
     Err(Error::Leftovers { dir: dir.into(), failures })
 }
 
-/// Detaches every namespace that is pinned below `folder`.
-fn unpin(folder: &Path, failures: &mut Vec<String>) {
-    for name in names(folder, failures) {
-        let path = folder.join(&name);
-        match umount2(&path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
-            // Not a mount: the shim died before it pinned it.
-            Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => {}
-            Err(errno) => failures.push(format!("unpinning {}: {errno}", path.display())),
-        }
+/// Kills what runs in the pod's cgroup and below, and removes it; success if it is gone.
+pub fn end_cgroup(path: &str) -> Result<(), String> {
+    let hierarchies = Hierarchies::of_machine().map_err(|error| error.to_string())?;
+    let result = Cgroup::new(hierarchies, Path::new(path), &CONTROLLERS)
+        .and_then(|cgroup| if cgroup.exists() { cgroup.kill().and_then(|()| cgroup.remove()) } else { Ok(()) });
+    result.map_err(|error| chain(&error))
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {}", chain(cause)),
+        None => error.to_string(),
     }
 }
 

@@ -1,0 +1,142 @@
+//! Clients that die, sulk or babble, and shims that are killed.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
+
+use berth_runtime::shim::client::{self, Error};
+use berth_runtime::shim::protocol::{Call, FaultKind, FromShim, Request};
+use berth_sys::socket;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::pod::{PATIENCE, Pod, eventually, lives};
+
+/// What the shim sends next.
+fn next(socket: BorrowedFd<'_>) -> io::Result<FromShim> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match client::receive(socket) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            other => return other,
+        }
+    }
+}
+
+#[test]
+fn garbage_is_answered_and_harms_nobody() {
+    let pod = Pod::start();
+    let mut client = pod.connect();
+    let pid = pod.run(&mut client, "c", "sleep 1000");
+    let babbler = socket::connect(&pod.dir.join("shim.sock")).unwrap();
+    let deep = "[".repeat(60_000);
+    let long = vec![b'x'; 100_000];
+    let packets: [(&[u8], u64); 8] = [
+        (b"garbage", 0),
+        (b"\xff\xfe\0", 0),
+        (b"{}", 0),
+        (b"{\"id\":3}", 3),
+        (b"{\"id\":4,\"call\":{\"verb\":\"fly\"}}", 4),
+        (b"{\"id\":5,\"call\":{\"verb\":\"kill\",\"container\":\"c\",\"signal\":\"x\"}}", 5),
+        (deep.as_bytes(), 0),
+        (&long, 0),
+    ];
+    let null = File::open("/dev/null").unwrap();
+    for (packet, id) in packets {
+        socket::send(babbler.as_fd(), packet, &[null.as_fd(); socket::FDS_MAX]).unwrap();
+        let FromShim::Reply(reply) = next(babbler.as_fd()).unwrap() else { panic!("no reply") };
+        assert_eq!((reply.id, reply.result.unwrap_err().kind), (id, FaultKind::Invalid));
+    }
+    assert!(lives(pid) && client.state().contains_key("c"));
+    let open = fs::read_dir(format!("/proc/{}/fd", pod.shim_pid())).unwrap().count();
+    assert!(open < 20, "{open} descriptors: some of the strays are kept");
+}
+
+#[test]
+fn containers_outlive_their_clients_and_records_wait_for_the_next() {
+    let pod = Pod::start();
+    let mut first = pod.connect();
+    first.ask(Call::Subscribe);
+    pod.run(&mut first, "c", "while [ ! -e /tmp/go ]; do sleep 0.01; done; echo done; exit 4");
+    // It dies with a question unanswered.
+    client::send(first.0.as_fd(), &Request { id: 99, call: Call::State }, &[]).unwrap();
+    drop(first);
+    fs::write(pod.folder.path().join("rootfs/tmp/go"), "").unwrap();
+    eventually("the record is on disk", || pod.exit_record("c").is_some());
+    assert_eq!(pod.log("c"), ["stdout F done"]);
+    let mut second = pod.connect();
+    assert_eq!(second.state()["c"].exit, pod.exit_record("c"));
+    assert_eq!(pod.exit_record("c").unwrap().code, 4);
+}
+
+#[test]
+fn a_client_that_does_not_read_is_dropped_and_the_others_hear_everything() {
+    let pod = Pod::start();
+    let mut client = pod.connect();
+    client.ask(Call::Subscribe);
+    let sulker = socket::connect(&pod.dir.join("shim.sock")).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let mut sent = 0;
+    loop {
+        assert!(Instant::now() < deadline, "after {sent} unread answers it is still there");
+        match client::send(sulker.as_fd(), &Request { id: 1, call: Call::State }, &[]) {
+            Ok(()) => sent += 1,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
+            Err(error) => {
+                assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+                break;
+            }
+        }
+    }
+    pod.run(&mut client, "c", "true");
+    assert_eq!(client.exit_of("c").code, 0);
+}
+
+#[test]
+fn more_clients_than_the_limit_are_turned_away_and_room_comes_back() {
+    let pod = Pod::start();
+    let mut crowd: Vec<_> = (0..64).map(|_| pod.connect()).collect();
+    crowd.iter_mut().for_each(|client| drop(client.state()));
+    assert!(matches!(pod.connect().try_ask(Call::State), Err(Error::Closed { .. })));
+    crowd.truncate(10);
+    eventually("there is room again", || pod.connect().try_ask(Call::State).is_ok());
+}
+
+#[test]
+fn signals_of_the_service_manager_are_not_heeded() {
+    let pod = Pod::start();
+    let mut client = pod.connect();
+    let shim = Pid::from_raw(pod.shim_pid());
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGPIPE, Signal::SIGUSR1] {
+        kill(shim, signal).unwrap();
+        client.state();
+    }
+}
+
+#[test]
+fn after_a_killed_shim_everything_is_found_and_cleaned() {
+    let pod = Pod::start();
+    let mut client = pod.connect();
+    let shim = pod.shim_pid();
+    let pids = [
+        pod.run(&mut client, "runs", "sleep 1000 & sleep 1000"),
+        pod.create(&mut client, "waits", pod.bundle("waits", "true")),
+    ];
+    client.ask(Call::Subscribe);
+    pod.run(&mut client, "ended", "exit 6");
+    client.exit_of("ended");
+    kill(Pid::from_raw(shim), Signal::SIGKILL).unwrap();
+    eventually("the shim is dead", || client::living(&pod.dir).unwrap().is_none());
+    assert!(matches!(client.try_ask(Call::State), Err(Error::Closed { .. })));
+    assert!(matches!(client::Connection::connect(&pod.dir, PATIENCE), Err(Error::Gone { .. })));
+    assert_eq!(pod.exit_record("ended").unwrap().code, 6);
+    client::reap_dead(&pod.dir).unwrap();
+    eventually("its containers are gone", || !pids.into_iter().any(lives));
+    assert!(pod.mounts().is_empty(), "{:?}", pod.mounts());
+    assert!(pod.cgroups().is_empty(), "{:?}", pod.cgroups());
+    assert!(!pod.dir.exists());
+    client::reap_dead(&pod.dir).unwrap();
+}

@@ -1,0 +1,15 @@
+//! The shim as its clients meet it: real namespaces, real cgroups, a static busybox. Needs root.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "the lints know only functions marked as tests"
+)]
+
+mod exec;
+mod faults;
+mod lifecycle;
+mod logs;
+mod memory;
+mod pids;
+mod pod;
