@@ -1,61 +1,55 @@
-//! Pod networks after the CNI specification 1.1, with built-in plugins that run in this process.
+//! Pod networks after the [CNI specification](https://www.cni.dev/docs/spec/) 1.1, with built-in plugins that run in this
+//! process, and a host for foreign ones.
+//!
+//! | room | what it owns |
+//! |---|---|
+//! | [`list`] | configuration lists |
+//! | [`chain`] | the verbs over a list; taking back what failed |
+//! | [`builtin`] | bridge, host-local, portmap, loopback |
+//! | [`foreign`] | plugins that are programs |
+//! | [`cache`], [`host`] | what must be remembered: results; what was changed on the host |
+//!
+//! Everything happens in the network namespace that the calling thread is in, by netlink: no program is run but foreign
+//! plugins. All state is on disk, so a process can be killed at any point: DEL and GC finish the work.
+//!
+//! ```text
+//! <state>/results/<network>/<container>:<interface>.json    attachments, complete ones only
+//! <state>/networks/<network>/<address>                      addresses and their owners
+//! <state>/host/<network>.json                               what to set back when the network is removed
+//! ```
 #![forbid(unsafe_code)]
-#![allow(clippy::todo, unused_variables, dead_code, reason = "the outline of the crate")]
 
-use std::net::IpAddr;
+mod attachment;
+mod builtin;
+mod cache;
+mod call;
+mod chain;
+mod error;
+mod foreign;
+mod host;
+mod limits;
+mod list;
+mod lock;
+mod spec;
+
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
-use serde::{Deserialize, Serialize};
 
-/// A network: a parsed configuration list and the folder where its results are kept.
+pub use attachment::Attachment;
+use builtin::bridge::Interfaces;
+use chain::Chain;
+pub use error::Error;
+use list::List;
+pub use spec::result::{AddResult, Interface, IpConfig, Route};
+
+/// A network: a parsed configuration list and the folder where its results are kept. Cheap to clone; every verb may be
+/// called from several threads and processes at the same time, for different attachments.
 #[derive(Debug, Clone)]
-pub struct Network;
-
-/// One interface of one container in a network.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attachment {
-    /// The container's (for Kubernetes: the sandbox's) id.
-    pub container_id: String,
-    /// The path of its network namespace.
-    pub netns: PathBuf,
-    /// The name of the interface inside, such as `eth0`.
-    pub ifname: String,
-    /// `CNI_ARGS`: `K8S_POD_NAME` and so on.
-    pub args: Vec<(String, String)>,
-    /// `runtimeConfig` by capability, such as `portMappings`.
-    pub runtime_config: serde_json::Map<String, serde_json::Value>,
-}
-
-/// What ADD gave (CNI spec, "Success", with the fields that the engine reads; all others are kept).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct AddResult {
-    /// Addresses of the attachment.
-    pub ips: Vec<IpConfig>,
-}
-
-/// An address of an attachment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IpConfig {
-    /// Address and prefix length.
-    pub address: IpNetwork,
-    /// The gateway.
-    pub gateway: Option<IpAddr>,
-    /// Index into the result's interfaces.
-    pub interface: Option<u32>,
-}
-
-/// What can go wrong, with the specification's number in [`Error::code`].
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// A configuration that makes no sense.
-    #[error("network configuration: {message}")]
-    Config {
-        /// Which field and what is wrong with it.
-        message: String,
-    },
+pub struct Network {
+    list: Arc<List>,
+    dirs: Dirs,
 }
 
 /// Where networks keep things and find things.
@@ -70,12 +64,19 @@ pub struct Dirs {
 impl Network {
     /// Parses a configuration list.
     pub fn parse(list: &[u8], dirs: Dirs) -> Result<Self, Error> {
-        todo!()
+        Ok(Self { list: Arc::new(List::parse(list)?), dirs })
     }
 
-    /// The first configuration list in a folder, by name.
+    /// The first configuration list (`*.conflist`) in a folder, by name. `None` if there is none.
     pub fn first_in(dir: &Path, dirs: Dirs) -> Result<Option<Self>, Error> {
-        todo!()
+        let Some((path, text)) = list::first_in(dir)? else { return Ok(None) };
+        Self::parse(&text, dirs).map(Some).map_err(|error| match error {
+            Error::Config { field, problem } => {
+                Error::Config { field: format!("{}: {field}", path.display()), problem }
+            }
+            Error::Decode { source, .. } => Error::Decode { what: path.display().to_string(), source },
+            other => other,
+        })
     }
 
     /// The list of the built-in network: bridge with host-local addresses and masquerade, portmap, loopback.
@@ -86,36 +87,55 @@ impl Network {
         mtu: Option<u32>,
         dirs: Dirs,
     ) -> Result<Self, Error> {
-        todo!()
+        Self::parse(list::builtin(name, bridge, ranges, mtu).to_string().as_bytes(), dirs)
     }
 
-    /// ADD. Undone if a later plugin fails.
+    /// The network's name.
+    pub fn name(&self) -> &str {
+        &self.list.name
+    }
+
+    /// ADD. Undone if a plugin fails.
     pub fn add(&self, attachment: &Attachment) -> Result<AddResult, Error> {
-        todo!()
+        self.chain().add(attachment)
     }
 
-    /// DEL. Success if there is nothing, also if the namespace is gone.
+    /// DEL, for a caller that drops the namespace right after it: addresses and ports are free when this returns, and the
+    /// interface has no address any more; it goes with the namespace, in the kernel's own time. Success if there is
+    /// nothing, also if the namespace is gone.
     pub fn del(&self, attachment: &Attachment) -> Result<(), Error> {
-        todo!()
+        self.chain().del(attachment, Interfaces::Leave)
     }
 
-    /// CHECK.
+    /// DEL, for a namespace that lives on: the interface too is gone when this returns, for which the kernel takes tens of
+    /// milliseconds.
+    pub fn detach(&self, attachment: &Attachment) -> Result<(), Error> {
+        self.chain().del(attachment, Interfaces::Delete)
+    }
+
+    /// CHECK: whether everything is as ADD made it.
     pub fn check(&self, attachment: &Attachment) -> Result<(), Error> {
-        todo!()
+        self.chain().check(attachment)
     }
 
-    /// GC: releases what belongs to attachments other than these (container id, interface).
+    /// GC: releases what belongs to attachments other than these (container id, interface). The list must have those
+    /// too whose ADD is under way.
     pub fn gc(&self, valid: &[(String, String)]) -> Result<(), Error> {
-        todo!()
+        self.chain().gc(valid)
     }
 
-    /// STATUS.
+    /// STATUS: whether ADD has a chance.
     pub fn status(&self) -> Result<(), Error> {
-        todo!()
+        self.chain().status()
     }
 
-    /// Removes what the built-in network keeps on the host while no attachment is left: the bridge and the nft table.
+    /// Removes what the built-in network keeps on the host while no attachment is left: the bridge and the nft tables;
+    /// settings of the kernel get back the values that they had. Refused while containers are attached.
     pub fn remove(&self) -> Result<(), Error> {
-        todo!()
+        self.chain().remove()
+    }
+
+    fn chain(&self) -> Chain<'_> {
+        Chain { list: &self.list, dirs: &self.dirs }
     }
 }

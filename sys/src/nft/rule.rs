@@ -45,6 +45,8 @@ impl Register {
 pub enum Meta {
     /// IPv4 or IPv6, one byte: the number of a [`super::table::Family`].
     Version = libc::NFT_META_NFPROTO as u32,
+    /// Name of the link that the packet came in by, 16 bytes.
+    InputName = libc::NFT_META_IIFNAME as u32,
     /// TCP, UDP…, one byte.
     Protocol = libc::NFT_META_L4PROTO as u32,
 }

@@ -1,0 +1,56 @@
+//! One call of a verb for one attachment: what every plugin in the chain needs to know, opened once.
+
+use std::cell::{OnceCell, RefCell, RefMut};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use berth_sys::namespace;
+use berth_sys::netlink::Route;
+
+use crate::attachment::{Attachment, Owner};
+use crate::{Dirs, Error};
+
+/// One call.
+#[derive(Debug)]
+pub(crate) struct Call<'a> {
+    /// The network's name.
+    pub(crate) network: &'a str,
+    /// The network's version of the specification.
+    pub(crate) version: &'a str,
+    pub(crate) dirs: &'a Dirs,
+    pub(crate) attachment: &'a Attachment,
+    netns: OnceCell<OwnedFd>,
+    inside: OnceCell<RefCell<Route>>,
+}
+
+impl<'a> Call<'a> {
+    pub(crate) fn new(network: &'a str, version: &'a str, dirs: &'a Dirs, attachment: &'a Attachment) -> Self {
+        Self { network, version, dirs, attachment, netns: OnceCell::new(), inside: OnceCell::new() }
+    }
+
+    pub(crate) fn owner(&self) -> Owner {
+        self.attachment.owner()
+    }
+
+    /// The container's network namespace.
+    pub(crate) fn netns(&self) -> Result<BorrowedFd<'_>, Error> {
+        if let Some(fd) = self.netns.get() {
+            return Ok(fd.as_fd());
+        }
+        let fd = namespace::open(&self.attachment.netns)?;
+        Ok(self.netns.get_or_init(|| fd).as_fd())
+    }
+
+    /// A conversation with the kernel inside the container's network namespace.
+    pub(crate) fn inside(&self) -> Result<RefMut<'_, Route>, Error> {
+        if let Some(cell) = self.inside.get() {
+            return Ok(cell.borrow_mut());
+        }
+        let route = namespace::in_netns(self.netns()?, Route::open)??;
+        Ok(self.inside.get_or_init(|| RefCell::new(route)).borrow_mut())
+    }
+
+    /// For CHECK: something is not as ADD made it.
+    pub(crate) fn mismatch(&self, what: String) -> Error {
+        Error::Mismatch { container_id: self.attachment.container_id.clone(), what }
+    }
+}

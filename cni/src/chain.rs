@@ -1,0 +1,234 @@
+//! The plugins of a list one after the other: forth for ADD and CHECK, back for DEL. Whatever fails in ADD is taken back;
+//! DEL, GC and removal go on after an error and tell the first.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use crate::attachment::{Attachment, Owner};
+use crate::builtin::bridge::{Bridge, Interfaces};
+use crate::builtin::host_local::Store;
+use crate::builtin::{Plugin, loopback};
+use crate::cache::{Cache, Record};
+use crate::call::Call;
+use crate::host::Host;
+use crate::list::List;
+use crate::spec::result::AddResult;
+use crate::{Dirs, Error};
+
+/// A list at work.
+pub(crate) struct Chain<'a> {
+    pub(crate) list: &'a List,
+    pub(crate) dirs: &'a Dirs,
+}
+
+impl<'a> Chain<'a> {
+    fn cache(&self) -> Cache {
+        Cache::new(self.dirs, &self.list.name)
+    }
+
+    fn host(&self) -> Host {
+        Host::new(self.dirs, &self.list.name)
+    }
+
+    fn call(&self, attachment: &'a Attachment) -> Result<Call<'a>, Error> {
+        attachment.validate()?;
+        Ok(Call::new(&self.list.name, &self.list.version, self.dirs, attachment))
+    }
+
+    fn bridge(&self) -> Option<&'a Bridge> {
+        self.list.plugins.iter().find_map(|plugin| match plugin {
+            Plugin::Bridge(bridge) => Some(&**bridge),
+            _ => None,
+        })
+    }
+
+    /// The addresses that this network gives out itself.
+    fn store(&self) -> Option<Store> {
+        Some(self.bridge()?.host_local()?.store(&self.list.name, self.dirs))
+    }
+
+    pub(crate) fn add(&self, attachment: &'a Attachment) -> Result<AddResult, Error> {
+        let call = self.call(attachment)?;
+        let _using = self.host().using()?;
+        let (cache, owner) = (self.cache(), call.owner());
+        if cache.has(&owner) {
+            let Owner { container_id, ifname } = owner;
+            return Err(Error::Attached { network: self.list.name.clone(), container_id, ifname });
+        }
+        // Without its namespace nothing is begun, so nothing is to be taken back.
+        call.netns()?;
+        let result = self.forth(&call).and_then(|result| {
+            cache.write(&Record { attachment: attachment.clone(), result: result.clone() })?;
+            Ok(result)
+        });
+        if result.is_err() {
+            // The error that began it is the one to tell.
+            let _ = self.back(&call, None, Interfaces::Delete);
+        }
+        result
+    }
+
+    fn forth(&self, call: &Call<'_>) -> Result<AddResult, Error> {
+        let mut result: Option<AddResult> = None;
+        for plugin in &self.list.plugins {
+            let mut next = match plugin {
+                Plugin::Bridge(bridge) => bridge.add(call)?,
+                Plugin::Loopback => loopback::add(call, result)?,
+                Plugin::Portmap(portmap) => portmap.add(call, result)?,
+                Plugin::Foreign(foreign) => foreign.add(call, result.as_ref())?,
+            };
+            next.cni_version.clone_from(&self.list.version);
+            result = Some(next);
+        }
+        Ok(result.unwrap_or_default())
+    }
+
+    pub(crate) fn del(&self, attachment: &'a Attachment, interfaces: Interfaces) -> Result<(), Error> {
+        let call = self.call(attachment)?;
+        let _using = self.host().using()?;
+        self.delete(&call, interfaces)
+    }
+
+    fn delete(&self, call: &Call<'_>, interfaces: Interfaces) -> Result<(), Error> {
+        let (cache, owner) = (self.cache(), call.owner());
+        let Some(record) = cache.read(&owner)? else {
+            self.back(call, None, interfaces)?;
+            return cache.remove(&owner);
+        };
+        // What ADD was told counts, not what DEL happens to know; but the namespace may have moved.
+        let mut attachment = record.attachment;
+        if !call.attachment.netns.as_os_str().is_empty() {
+            attachment.netns.clone_from(&call.attachment.netns);
+        }
+        let call = Call::new(call.network, call.version, call.dirs, &attachment);
+        self.back(&call, Some(&record.result), interfaces)?;
+        cache.remove(&owner)
+    }
+
+    fn back(&self, call: &Call<'_>, result: Option<&AddResult>, interfaces: Interfaces) -> Result<(), Error> {
+        let addresses: Vec<IpAddr> = match (result, self.store()) {
+            (Some(result), _) => result.ips.iter().map(|ip| ip.address.ip()).collect(),
+            (None, Some(store)) => store.of(&call.owner())?,
+            (None, None) => Vec::new(),
+        };
+        let mut outcome = Ok(());
+        for plugin in self.list.plugins.iter().rev() {
+            let done = match plugin {
+                Plugin::Bridge(bridge) => bridge.del(call, result, interfaces),
+                Plugin::Loopback => Ok(()),
+                Plugin::Portmap(portmap) => portmap.del(call, &addresses),
+                Plugin::Foreign(foreign) => foreign.del(call, result),
+            };
+            outcome = outcome.and(done);
+        }
+        outcome
+    }
+
+    pub(crate) fn check(&self, attachment: &'a Attachment) -> Result<(), Error> {
+        let call = self.call(attachment)?;
+        if !self.list.check {
+            return Ok(());
+        }
+        let _using = self.host().using()?;
+        let Some(record) = self.cache().read(&call.owner())? else {
+            let Owner { container_id, ifname } = call.owner();
+            return Err(Error::Unknown { network: self.list.name.clone(), container_id, ifname });
+        };
+        for plugin in &self.list.plugins {
+            match plugin {
+                Plugin::Bridge(bridge) => bridge.check(&call, &record.result),
+                Plugin::Loopback => loopback::check(&call),
+                Plugin::Portmap(portmap) => portmap.check(&call, &record.result),
+                Plugin::Foreign(foreign) => foreign.check(&call, &record.result),
+            }?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn gc(&self, valid: &[(String, String)]) -> Result<(), Error> {
+        if !self.list.gc {
+            return Ok(());
+        }
+        let _clearing = self.host().clearing()?;
+        let own = |(id, name): &(String, String)| Owner { container_id: id.clone(), ifname: name.clone() };
+        let valid: HashSet<Owner> = valid.iter().map(own).collect();
+        let mut outcome = Ok(());
+        for record in self.cache().all()? {
+            if !valid.contains(&record.attachment.owner()) {
+                let call = Call::new(&self.list.name, &self.list.version, self.dirs, &record.attachment);
+                outcome = outcome.and(self.delete(&call, Interfaces::Leave));
+            }
+        }
+        outcome.and(self.sweep(&valid))
+    }
+
+    /// What no record tells about: the leftovers of an ADD that was killed.
+    fn sweep(&self, valid: &HashSet<Owner>) -> Result<(), Error> {
+        let (network, version) = (&self.list.name, &self.list.version);
+        let owners: Vec<Owner> = valid.iter().cloned().collect();
+        let mut outcome = Ok(());
+        for plugin in &self.list.plugins {
+            let done = match plugin {
+                Plugin::Bridge(bridge) => {
+                    let ipam = bridge.foreign_ipam().map(|ipam| ipam.gc(network, version, self.dirs, &owners));
+                    bridge.gc(network, self.dirs, valid).and(ipam.unwrap_or(Ok(())))
+                }
+                Plugin::Foreign(foreign) => foreign.gc(network, version, self.dirs, &owners),
+                Plugin::Portmap(portmap) => match self.store() {
+                    // What leads to an address that nobody has any more.
+                    Some(store) => store.taken().and_then(|taken| portmap.gc(network, &taken)),
+                    None => Ok(()),
+                },
+                Plugin::Loopback => Ok(()),
+            };
+            outcome = outcome.and(done);
+        }
+        outcome
+    }
+
+    pub(crate) fn status(&self) -> Result<(), Error> {
+        let (network, version) = (&self.list.name, &self.list.version);
+        let unavailable =
+            |error: &dyn std::error::Error| Error::Unavailable { network: network.clone(), why: with_causes(error) };
+        self.host().using().map_err(|error| unavailable(&error))?;
+        for plugin in &self.list.plugins {
+            match plugin {
+                Plugin::Bridge(bridge) => {
+                    bridge.status(network, version, self.dirs).map_err(|error| unavailable(&error))
+                }
+                Plugin::Foreign(foreign) => foreign.status(network, version, self.dirs),
+                Plugin::Loopback | Plugin::Portmap(_) => Ok(()),
+            }?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn remove(&self) -> Result<(), Error> {
+        let host = self.host();
+        let _clearing = host.clearing()?;
+        let attachments = self.cache().all()?.len();
+        if attachments > 0 {
+            return Err(Error::Busy { network: self.list.name.clone(), attachments });
+        }
+        for plugin in &self.list.plugins {
+            match plugin {
+                Plugin::Bridge(bridge) => bridge.remove(&self.list.name, self.dirs),
+                Plugin::Portmap(portmap) => portmap.remove(&self.list.name),
+                Plugin::Loopback | Plugin::Foreign(_) => Ok(()),
+            }?;
+        }
+        host.restore()?;
+        self.cache().remove_all()
+    }
+}
+
+/// An error with what caused it, in one sentence.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

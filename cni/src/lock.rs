@@ -1,0 +1,54 @@
+//! Locks between processes and between threads, with a deadline. A lock ends with its holder, however that ends.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::Error;
+use crate::limits::{LOCK_PAUSE_MAX, LOCK_WAIT_MAX};
+
+/// A lock that is held; it ends with the value.
+pub(crate) type Held = Flock<File>;
+
+/// Who else may hold a lock at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Others who share it too.
+    Shared,
+    /// Nobody.
+    Alone,
+}
+
+/// Takes the lock of `path`, which is made if it is not there; its folder must be.
+pub(crate) fn take(path: &Path, mode: Mode) -> Result<Held, Error> {
+    let argument = match mode {
+        Mode::Shared => FlockArg::LockSharedNonblock,
+        Mode::Alone => FlockArg::LockExclusiveNonblock,
+    };
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(Error::io("open the lock", path))?;
+    let deadline = Instant::now() + LOCK_WAIT_MAX;
+    let mut pause = Duration::from_micros(50);
+    loop {
+        match Flock::lock(file, argument) {
+            Ok(held) => return Ok(held),
+            Err((_, Errno::EWOULDBLOCK)) if Instant::now() >= deadline => {
+                return Err(Error::Locked { path: path.to_owned() });
+            }
+            Err((back, Errno::EWOULDBLOCK | Errno::EINTR)) => file = back,
+            Err((_, errno)) => return Err(Error::io("take the lock", path)(errno.into())),
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(LOCK_PAUSE_MAX);
+    }
+}

@@ -1,0 +1,238 @@
+//! Namespaces that stand for a host, its pods and the world outside. Each test has its own; all end with their values.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use berth_cni::{AddResult, Attachment, Dirs, Error, Network};
+use berth_sys::namespace::{Kind, in_netns, open, pin_new, unpin};
+use berth_sys::netlink::link::NewVeth;
+use berth_sys::netlink::route::Way;
+use berth_sys::netlink::{Changes, Route};
+use tempfile::TempDir;
+
+/// How long anything in a test may take.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A network namespace, pinned at a path.
+pub struct Netns {
+    folder: TempDir,
+    pub fd: OwnedFd,
+}
+
+impl Netns {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        pin_new(&[Kind::Net], folder.path()).expect("tests of the network need root");
+        let fd = open(&folder.path().join("net")).unwrap();
+        Self { folder, fd }
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.folder.path().join("net")
+    }
+
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        in_netns(&self.fd, work).unwrap()
+    }
+
+    pub fn route(&self) -> Route {
+        self.run(Route::open).unwrap()
+    }
+
+    /// Sets `lo` up.
+    pub fn loopback(&self) {
+        let mut changes = Changes::new();
+        changes.set_up(1);
+        self.route().apply(changes).unwrap();
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        let _ = unpin(&self.path());
+    }
+}
+
+/// A host: its namespace, its state.
+pub struct Host {
+    pub netns: Netns,
+    pub state: TempDir,
+}
+
+impl Host {
+    pub fn new() -> Self {
+        let netns = Netns::new();
+        netns.loopback();
+        Self { netns, state: tempfile::tempdir().unwrap() }
+    }
+
+    pub fn dirs(&self) -> Dirs {
+        Dirs { state: self.state.path().to_owned(), bin: vec![] }
+    }
+
+    /// The built-in network with these ranges.
+    pub fn network(&self, ranges: &[&str]) -> Network {
+        let ranges: Vec<_> = ranges.iter().map(|range| range.parse().unwrap()).collect();
+        Network::builtin("pods", "berth0", &ranges, None, self.dirs()).unwrap()
+    }
+
+    pub fn add(&self, network: &Network, attachment: &Attachment) -> Result<AddResult, Error> {
+        self.netns.run(|| network.add(attachment))
+    }
+
+    pub fn del(&self, network: &Network, attachment: &Attachment) -> Result<(), Error> {
+        self.netns.run(|| network.del(attachment))
+    }
+
+    /// A pod that is attached.
+    pub fn pod(&self, network: &Network, id: &str) -> Pod {
+        let netns = Netns::new();
+        let attachment = attachment(id, &netns.path());
+        let result = self.add(network, &attachment).unwrap();
+        Pod { netns, attachment, result }
+    }
+
+    /// Files below the folder of the network's addresses that are addresses.
+    pub fn reserved(&self) -> Vec<String> {
+        names(&self.state.path().join("networks/pods"))
+            .into_iter()
+            .filter(|name| name.parse::<IpAddr>().is_ok())
+            .collect()
+    }
+
+    /// Cached results.
+    pub fn results(&self) -> Vec<String> {
+        names(&self.state.path().join("results/pods"))
+    }
+
+    /// Names of the bridge's ports.
+    pub fn ports(&self) -> Vec<String> {
+        let mut route = self.netns.route();
+        let Some(bridge) = route.link("berth0").unwrap() else { return vec![] };
+        route.ports(bridge.index).unwrap().into_iter().map(|port| port.name).collect()
+    }
+}
+
+/// An attached pod.
+pub struct Pod {
+    pub netns: Netns,
+    pub attachment: Attachment,
+    pub result: AddResult,
+}
+
+impl Pod {
+    pub fn ip(&self, index: usize) -> IpAddr {
+        self.result.ips[index].address.ip()
+    }
+}
+
+pub fn attachment(id: &str, netns: &Path) -> Attachment {
+    Attachment {
+        container_id: id.to_owned(),
+        netns: netns.to_owned(),
+        ifname: "eth0".to_owned(),
+        args: vec![],
+        runtime_config: Default::default(),
+    }
+}
+
+/// Joins two namespaces by a pair of interfaces with these addresses.
+pub fn join(one: &Netns, name: &str, addresses: &[&str], other: &Netns, other_name: &str, other_addresses: &[&str]) {
+    let mut changes = Changes::new();
+    changes.create_veth(&NewVeth {
+        name,
+        master: None,
+        mtu: None,
+        peer_name: other_name,
+        peer_mac: None,
+        peer_netns: other.fd.as_fd(),
+    });
+    one.route().apply(changes).unwrap();
+    for (netns, name, addresses) in [(one, name, addresses), (other, other_name, other_addresses)] {
+        let mut route = netns.route();
+        let link = route.link(name).unwrap().unwrap();
+        let mut changes = Changes::new();
+        addresses.iter().for_each(|address| changes.add_address(link.index, address.parse().unwrap()));
+        changes.set_up(link.index);
+        route.apply(changes).unwrap();
+    }
+}
+
+/// Gives a namespace a route.
+pub fn route(netns: &Netns, to: &str, via: &str, link: &str) {
+    let mut route = netns.route();
+    let link = route.link(link).unwrap().unwrap().index;
+    let mut changes = Changes::new();
+    changes.add_route(&Way { to: to.parse().unwrap(), via: Some(via.parse().unwrap()), link });
+    route.apply(changes).unwrap();
+}
+
+/// Connects from one namespace to a server that listens in another on `listen`; the client talks to `target`. The
+/// address that the server saw is returned, after a byte went each way.
+pub fn talk(from: &Netns, target: SocketAddr, to: &Netns, listen: SocketAddr) -> Result<IpAddr, String> {
+    let listener = to.run(|| TcpListener::bind(listen)).map_err(|error| format!("bind {listen}: {error}"))?;
+    listener.set_nonblocking(true).unwrap();
+    let given_up = Arc::new(AtomicBool::new(false));
+    let stop = Arc::clone(&given_up);
+    let server = thread::spawn(move || {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match listener.accept() {
+                Ok((mut stream, peer)) => {
+                    stream.set_nonblocking(false).unwrap();
+                    stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+                    let mut byte = [0];
+                    stream.read_exact(&mut byte).map_err(|error| format!("the server reads: {error}"))?;
+                    stream.write_all(&byte).map_err(|error| format!("the server writes: {error}"))?;
+                    return Ok(peer.ip().to_canonical());
+                }
+                Err(_) if Instant::now() < deadline && !stop.load(Ordering::Relaxed) => {
+                    thread::sleep(Duration::from_millis(2))
+                }
+                Err(error) => return Err(format!("nobody came: {error}")),
+            }
+        }
+    });
+    let client = from.run(|| -> std::io::Result<()> {
+        let mut stream = TcpStream::connect_timeout(&target, Duration::from_secs(3))?;
+        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+        stream.write_all(b"x")?;
+        stream.read_exact(&mut [0])
+    });
+    given_up.store(true, Ordering::Relaxed);
+    let seen = server.join().unwrap();
+    client.map_err(|error| format!("connect to {target}: {error}"))?;
+    seen
+}
+
+/// Waits until a condition holds; on timeout what it said last is the failure.
+pub fn eventually<T>(mut condition: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match condition() {
+            Ok(value) => return value,
+            Err(refusal) if Instant::now() >= deadline => panic!("not within {PATIENCE:?}: {refusal}"),
+            Err(_) => thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+pub fn names(folder: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return vec![] };
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+pub fn setting(netns: &Netns, name: &str) -> String {
+    netns.run(|| std::fs::read_to_string(format!("/proc/sys/{name}")).unwrap().trim().to_owned())
+}

@@ -1,0 +1,169 @@
+//! Where packets go: pod to pod, to the host, to the outside, over IPv4 and IPv6. Needs root.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod harness;
+
+use std::net::{IpAddr, SocketAddr};
+
+use berth_sys::netlink::Changes;
+use harness::{Host, Netns, Pod, join, route, setting, talk};
+
+const RANGES: &[&str] = &["10.77.0.0/24", "fd77::/64"];
+
+fn at(ip: impl AsRef<str>, port: u16) -> SocketAddr {
+    SocketAddr::new(ip.as_ref().parse().unwrap(), port)
+}
+
+/// Connects to where the server listens; the server sees this address.
+fn check(from: &Netns, to: &Netns, target: IpAddr, seen: IpAddr) {
+    let target = SocketAddr::new(target, 8000);
+    assert_eq!(talk(from, target, to, target).unwrap(), seen, "to {target}");
+}
+
+#[test]
+fn pods_reach_pods_and_the_host_by_their_addresses() {
+    let host = Host::new();
+    let network = host.network(RANGES);
+    let (one, two) = (host.pod(&network, "one"), host.pod(&network, "two"));
+    assert_eq!((one.ip(0), one.ip(1)), ("10.77.0.2".parse().unwrap(), "fd77::2".parse().unwrap()));
+    for (version, gateway) in ["10.77.0.1", "fd77::1"].into_iter().enumerate() {
+        let gateway: IpAddr = gateway.parse().unwrap();
+        check(&one.netns, &two.netns, two.ip(version), one.ip(version));
+        check(&two.netns, &host.netns, gateway, two.ip(version));
+        check(&host.netns, &one.netns, one.ip(version), gateway);
+        check(&one.netns, &one.netns, one.ip(version), one.ip(version));
+    }
+    check(&one.netns, &one.netns, IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 1]));
+    host.netns.run(|| network.check(&one.attachment)).unwrap();
+    host.netns.run(|| network.status()).unwrap();
+}
+
+#[test]
+fn the_outside_sees_the_host() {
+    let (host, outside) = (Host::new(), Netns::new());
+    join(&host.netns, "up0", &["192.0.2.1/24", "2001:db8::1/64"], &outside, "up0", &["192.0.2.9/24", "2001:db8::9/64"]);
+    let network = host.network(RANGES);
+    let pod = host.pod(&network, "one");
+    check(&pod.netns, &outside, "192.0.2.9".parse().unwrap(), "192.0.2.1".parse().unwrap());
+    check(&pod.netns, &outside, "2001:db8::9".parse().unwrap(), "2001:db8::1".parse().unwrap());
+    // Among pods nothing is translated, though the table is there.
+    let other = host.pod(&network, "two");
+    check(&pod.netns, &other.netns, other.ip(0), pod.ip(0));
+}
+
+#[test]
+fn ports_of_the_host_lead_to_the_pod() {
+    let (host, outside) = (Host::new(), Netns::new());
+    join(&host.netns, "up0", &["192.0.2.1/24", "2001:db8::1/64"], &outside, "up0", &["192.0.2.9/24", "2001:db8::9/64"]);
+    let network = host.network(RANGES);
+    let neighbour = host.pod(&network, "neighbour");
+    let pod = pod_with_ports(
+        &host,
+        &network,
+        "web",
+        r#"[{"hostPort": 8080, "containerPort": 80, "protocol": "TCP"},
+        {"hostPort": 8081, "containerPort": 80, "hostIP": "192.0.2.1"}]"#,
+    );
+    let any = at("::", 80);
+    let reach = |from: &Netns, target: SocketAddr| talk(from, target, &pod.netns, any);
+
+    assert_eq!(reach(&outside, at("192.0.2.1", 8080)).unwrap().to_string(), "192.0.2.9");
+    assert_eq!(reach(&outside, at("2001:db8::1", 8080)).unwrap().to_string(), "2001:db8::9");
+    assert_eq!(reach(&outside, at("192.0.2.1", 8081)).unwrap().to_string(), "192.0.2.9");
+    reach(&outside, at("2001:db8::1", 8081)).unwrap_err();
+    reach(&host.netns, at("10.77.0.1", 8081)).unwrap_err();
+    reach(&host.netns, at("192.0.2.1", 8080)).unwrap();
+    reach(&host.netns, at("127.0.0.1", 8080)).unwrap();
+    reach(&neighbour.netns, at("192.0.2.1", 8080)).unwrap();
+    reach(&pod.netns, at("192.0.2.1", 8080)).unwrap();
+    loopback_is_out_of_reach(&host, &neighbour);
+
+    let taken = r#"[{"hostPort": 8080, "containerPort": 90}]"#;
+    let netns = Netns::new();
+    let mut attachment = harness::attachment("second", &netns.path());
+    attachment.runtime_config.insert("portMappings".into(), serde_json::from_str(taken).unwrap());
+    let error = host.add(&network, &attachment).unwrap_err();
+    assert_eq!(error.to_string(), "host port tcp 8080 is forwarded to another container already");
+    assert_eq!(host.reserved().len(), 4, "what the failed ADD had taken is free");
+
+    host.netns.run(|| network.check(&pod.attachment)).unwrap();
+    host.del(&network, &pod.attachment).unwrap();
+    drop(pod);
+    host.add(&network, &attachment).unwrap();
+    host.netns.run(|| network.check(&attachment)).unwrap();
+}
+
+/// The way from the host's loopback to pods is one way.
+fn loopback_is_out_of_reach(host: &Host, pod: &Pod) {
+    pod.netns.run(|| std::fs::write("/proc/sys/net/ipv4/conf/all/route_localnet", "1")).unwrap();
+    let mut changes = Changes::new();
+    changes.delete_address(1, "127.0.0.1/8".parse().unwrap());
+    pod.netns.route().apply(changes).unwrap();
+    route(&pod.netns, "127.0.0.0/8", "10.77.0.1", "eth0");
+    talk(&pod.netns, at("127.0.0.1", 9000), &host.netns, at("127.0.0.1", 9000)).unwrap_err();
+}
+
+fn pod_with_ports(host: &Host, network: &berth_cni::Network, id: &str, ports: &str) -> Pod {
+    let netns = Netns::new();
+    let mut attachment = harness::attachment(id, &netns.path());
+    attachment.runtime_config.insert("portMappings".into(), serde_json::from_str(ports).unwrap());
+    let result = host.add(network, &attachment).unwrap();
+    Pod { netns, attachment, result }
+}
+
+#[test]
+fn what_was_deleted_under_us_is_made_again() {
+    let (host, outside) = (Host::new(), Netns::new());
+    join(&host.netns, "up0", &["192.0.2.1/24"], &outside, "up0", &["192.0.2.9/24"]);
+    let network = host.network(&["10.77.0.0/24"]);
+    let ports = r#"[{"hostPort": 8080, "containerPort": 80}]"#;
+    let first = pod_with_ports(&host, &network, "first", ports);
+    let mut changes = Changes::new();
+    changes.delete_link("berth0");
+    host.netns.route().apply(changes).unwrap();
+    let error = host.netns.run(|| network.check(&first.attachment)).unwrap_err();
+    assert_eq!(error.to_string(), "container first: bridge berth0 is gone");
+    host.netns.run(|| {
+        let mut nft = berth_sys::nft::Nft::open().unwrap();
+        for name in ["berth-pods", "berth-pods-ports"] {
+            let mut batch = berth_sys::nft::batch::Batch::new();
+            let table = berth_sys::nft::table::Table { family: berth_sys::nft::table::Family::Inet, name };
+            batch.delete_table(table);
+            nft.commit(batch).unwrap();
+        }
+    });
+
+    let second = pod_with_ports(&host, &network, "second", r#"[{"hostPort": 8090, "containerPort": 80}]"#);
+    check(&second.netns, &outside, "192.0.2.9".parse().unwrap(), "192.0.2.1".parse().unwrap());
+    host.netns.run(|| network.check(&second.attachment)).unwrap();
+    host.del(&network, &first.attachment).unwrap();
+    // The first one's port was put back with the table, and went with its DEL.
+    let third = pod_with_ports(&host, &network, "third", ports);
+    host.netns.run(|| network.check(&third.attachment)).unwrap();
+}
+
+#[test]
+fn removing_the_network_leaves_the_host_as_it_was() {
+    let host = Host::new();
+    let network = host.network(RANGES);
+    let before = (setting(&host.netns, "net/ipv4/ip_forward"), setting(&host.netns, "net/ipv6/conf/all/forwarding"));
+    let pod = pod_with_ports(&host, &network, "web", r#"[{"hostPort": 8080, "containerPort": 80}]"#);
+    assert_eq!(setting(&host.netns, "net/ipv4/ip_forward"), "1");
+    let error = host.netns.run(|| network.remove()).unwrap_err();
+    assert_eq!(error.to_string(), "network pods cannot be removed: 1 containers are attached");
+    host.del(&network, &pod.attachment).unwrap();
+    host.netns.run(|| network.remove()).unwrap();
+    host.netns.run(|| network.remove()).unwrap();
+    assert_eq!(host.netns.route().link("berth0").unwrap(), None);
+    assert_eq!(
+        (setting(&host.netns, "net/ipv4/ip_forward"), setting(&host.netns, "net/ipv6/conf/all/forwarding")),
+        before
+    );
+    assert_eq!(host.reserved().len() + host.results().len(), 0);
+    let mut nft = host.netns.run(berth_sys::nft::Nft::open).unwrap();
+    for name in ["berth-pods", "berth-pods-ports"] {
+        let table = berth_sys::nft::table::Table { family: berth_sys::nft::table::Family::Inet, name };
+        assert_eq!(nft.note(table).unwrap(), None);
+    }
+}
