@@ -17,10 +17,13 @@ pub mod limits;
 pub mod openapi;
 pub mod patch;
 pub mod pki;
+pub mod request;
 pub mod resource;
 mod run;
 pub mod scheduler;
 pub mod schema;
+mod server;
+mod store;
 pub mod table;
 
 pub use error::Error;

@@ -4,6 +4,6 @@ use ipnetwork::IpNetwork;
 use tokio_util::sync::CancellationToken;
 
 /// Runs all controllers until stopped. Node pod networks are cut from `cluster_cidr`.
-pub async fn run(_client: kube::Client, _cluster_cidr: IpNetwork, _stop: CancellationToken) {
-    todo!()
+pub async fn run(_client: kube::Client, _cluster_cidr: IpNetwork, stop: CancellationToken) {
+    stop.cancelled().await;
 }

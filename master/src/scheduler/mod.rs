@@ -3,6 +3,6 @@
 use tokio_util::sync::CancellationToken;
 
 /// Schedules until stopped.
-pub async fn run(_client: kube::Client, _stop: CancellationToken) {
-    todo!()
+pub async fn run(_client: kube::Client, stop: CancellationToken) {
+    stop.cancelled().await;
 }
