@@ -13,6 +13,7 @@
 
 pub mod controller;
 pub mod error;
+mod follow;
 pub mod limits;
 pub mod openapi;
 pub mod patch;
