@@ -260,3 +260,52 @@ fn drain(pipe: &mut Option<impl Read + AsFd>, into: &mut Vec<u8>) -> io::Result<
     }
     Ok(progress)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(script: &str, input: &[u8], patience: Duration) -> io::Result<(Vec<u8>, Vec<u8>)> {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        let talk = converse(&mut child, input, Instant::now() + patience);
+        child.kill()?;
+        child.wait()?;
+        talk
+    }
+
+    #[test]
+    fn a_program_may_talk_while_it_listens() {
+        let input = vec![b'x'; 300_000];
+        let (output, errors) = run("echo careful >&2; cat", &input, Duration::from_secs(20)).unwrap();
+        assert_eq!((output.len(), errors.as_slice()), (input.len(), &b"careful\n"[..]));
+    }
+
+    #[test]
+    fn a_program_need_not_listen() {
+        let (output, _) = run("exec 0<&-; echo done", &vec![b'x'; 300_000], Duration::from_secs(20)).unwrap();
+        assert_eq!(output, b"done\n");
+    }
+
+    #[test]
+    fn whoever_a_program_leaves_behind_is_not_waited_for() {
+        let (output, _) = run("sleep 3 & echo done", b"", Duration::from_secs(20)).unwrap();
+        assert_eq!(output, b"done\n");
+    }
+
+    #[test]
+    fn a_program_that_does_not_end_or_says_too_much_is_an_error() {
+        let error = run("sleep 20", b"", Duration::from_millis(50)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let error = run("exec cat /dev/zero", b"", Duration::from_secs(20)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn old_plugins_are_told_the_version_of_addresses() {
+        let result: AddResult = serde_json::from_value(json!({"ips": [{"address": "10.0.0.2/24"}]})).unwrap();
+        assert_eq!(versioned(&result, "0.4.0").unwrap()["ips"][0]["version"], "4");
+        assert_eq!(versioned(&result, "1.0.0").unwrap()["ips"][0].get("version"), None);
+    }
+}

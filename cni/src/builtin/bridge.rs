@@ -258,6 +258,10 @@ impl Bridge {
                 delete(outside, std::slice::from_ref(&name))?;
                 Ok(outside.apply(create())?)
             }
+            Err(error) if error.errno() == Some(Errno::EEXIST) => {
+                let problem = format!("the namespace has an interface {} already", call.attachment.ifname);
+                Err(Error::Attachment { variable: "CNI_IFNAME", problem })
+            }
             other => Ok(other?),
         }
     }
