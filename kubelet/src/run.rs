@@ -2,6 +2,7 @@
 //!
 //! When the agent stops, pods go on: their shims need nobody. The next agent finds them.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,26 +41,47 @@ pub async fn run(config: Config, engine: Engine, stop: CancellationToken) -> Res
         Some(path) => Some(client(path).await?),
         None => None,
     };
-    let mut parts = JoinSet::new();
+    let mut parts = Parts::default();
     start(&config, &engine, client, &mut parts).await?;
     tokio::select! {
         () = stop.cancelled() => {
             tracing::info!("the agent stops; pods go on");
             Ok(())
         }
-        Some(ended) = parts.join_next() => Err(match ended {
-            Ok(part) => Error::Part { part, message: "without a word".to_owned() },
-            Err(error) => Error::Part { part: "(unknown)", message: error.to_string() },
-        }),
+        ended = parts.first_end() => Err(ended),
     }
 }
 
-type Parts = JoinSet<&'static str>;
+/// The agent's tasks, none of which ever ends by itself. They end with this value.
+#[derive(Default)]
+struct Parts {
+    tasks: JoinSet<()>,
+    names: HashMap<tokio::task::Id, &'static str>,
+}
+
+impl Parts {
+    fn spawn(&mut self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+        let id = self.tasks.spawn(part).id();
+        self.names.insert(id, name);
+    }
+
+    /// Waits for the first part that ends, which is a fault.
+    async fn first_end(&mut self) -> Error {
+        let Some(ended) = self.tasks.join_next_with_id().await else {
+            return Error::Part { part: "(none)", message: "there are no parts".to_owned() };
+        };
+        let (id, message) = match ended {
+            Ok((id, ())) => (id, "without a word".to_owned()),
+            Err(error) => (error.id(), error.to_string()),
+        };
+        Error::Part { part: self.names.get(&id).copied().unwrap_or("(unknown)"), message }
+    }
+}
 
 async fn start(config: &Arc<Config>, engine: &Engine, client: Option<Client>, parts: &mut Parts) -> Result<(), Error> {
     let (recorder, outbox) = recorder();
     let rate = Rate { per_second: config.event_rate, burst: config.event_burst };
-    spawn(parts, "events", outbox.run(client.clone(), config.node_name.clone(), rate));
+    parts.spawn("events", outbox.run(client.clone(), config.node_name.clone(), rate));
 
     let node = NodeAgent::new(Arc::clone(config), engine.clone(), recorder.clone()).map_err(Error::Machine)?;
     let facts = node.facts();
@@ -78,30 +100,23 @@ async fn start(config: &Arc<Config>, engine: &Engine, client: Option<Client>, pa
     };
     let workers = Workers::new(world);
     let (mirrors_in, mirrors) = watch::channel(Arc::default());
-    spawn(parts, "statuses", StatusWriter::new(client.clone(), updates, mirrors).run());
+    parts.spawn("statuses", StatusWriter::new(client.clone(), updates, mirrors).run());
     if let Some(address) = config.server_address {
         let server = Server::listen(config, address, &addresses, workers.clone(), engine.clone()).await?;
-        spawn(parts, "server", server.run());
+        parts.spawn("server", server.run());
     }
-    spawn(parts, "sources", Sources::new(Arc::clone(config), client.clone(), workers, objects, mirrors_in).run());
+    parts.spawn("sources", Sources::new(Arc::clone(config), client.clone(), workers, objects, mirrors_in).run());
     match client {
-        Some(client) => spawn(parts, "node", async move {
+        Some(client) => parts.spawn("node", async move {
             node.run(client).await;
             drop(facts_in);
         }),
-        None => spawn(parts, "node", async move {
+        None => parts.spawn("node", async move {
             node.run_alone().await;
             drop(facts_in);
         }),
     }
     Ok(())
-}
-
-fn spawn(parts: &mut Parts, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
-    parts.spawn(async move {
-        part.await;
-        name
-    });
 }
 
 async fn client(path: &Path) -> Result<Client, Error> {
