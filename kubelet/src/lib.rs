@@ -33,7 +33,7 @@ mod server;
 mod source;
 mod status;
 
-pub use crate::config::{Config, ConfigError, Options};
+pub use crate::config::{CertificateFiles, Config, ConfigError, Options};
 pub use crate::error::Error;
 pub use crate::run::run;
 pub use crate::server::{ServerError, TlsError};

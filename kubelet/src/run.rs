@@ -33,6 +33,8 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// What is wrong with the configuration's files and addresses. A master that is away is no error: it is waited for, and
 /// pods that are here already, or come from the folder, do not wait for it.
 pub async fn run(config: Config, engine: Engine, stop: CancellationToken) -> Result<(), Error> {
+    // The client library takes the process's provider; an error means that there is one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let config = Arc::new(config);
     for folder in [&config.state_dir, &config.run_dir, &config.pod_log_dir] {
         std::fs::create_dir_all(folder).map_err(|source| Error::Folder { path: folder.clone(), source })?;

@@ -120,7 +120,9 @@ fn build(options: Options, file: File) -> Result<Config, Failure> {
         event_rate: number("eventRecordQPS", file.event_record_qps, 0..=100_000)?.unwrap_or(EVENT_RATE),
         event_burst: number("eventBurst", file.event_burst, 0..=100_000)?.unwrap_or(EVENT_BURST),
         server_address: file.enable_server.unwrap_or(true).then_some(SocketAddr::new(address, port)),
-        server_certificate: certificate(non_empty(file.tls_cert_file), non_empty(file.tls_private_key_file))?,
+        server_certificate: options
+            .server_certificate
+            .or(certificate(non_empty(file.tls_cert_file), non_empty(file.tls_private_key_file))?),
         client_ca_file: options
             .client_ca_file
             .or_else(|| x509.and_then(|x509| non_empty(x509.client_ca_file)).map(PathBuf::from)),

@@ -47,6 +47,8 @@ pub struct Options {
     pub port: Option<u16>,
     /// Whose client certificates the server believes.
     pub client_ca_file: Option<PathBuf>,
+    /// The server's certificate and key; the file's otherwise, and one made here if it has none.
+    pub server_certificate: Option<CertificateFiles>,
 }
 
 /// The agent's configuration, complete and checked.
