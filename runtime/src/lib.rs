@@ -6,15 +6,28 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod container;
+mod error;
+mod init;
+mod limits;
+mod plan;
+mod seccomp;
 pub mod shim;
+mod spec;
+mod state;
+mod sync;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use berth_sys::cgroup::Cgroup;
+
+pub use error::Error;
+pub use state::{State, Status};
+
 /// The runtime: containers whose state lies below one folder.
 #[derive(Debug, Clone)]
 pub struct Runtime {
-    #[allow(dead_code, reason = "filled in with the runtime")]
     root: PathBuf,
 }
 
@@ -38,12 +51,6 @@ pub struct Spawned {
     pub pidfd: OwnedFd,
 }
 
-/// What can go wrong.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {}
-
-#[allow(clippy::todo, unused_variables, reason = "the outline of the runtime")]
 impl Runtime {
     /// A runtime that keeps its state below `root`, which is made if it is not there.
     pub fn new(root: PathBuf) -> Self {
@@ -51,27 +58,41 @@ impl Runtime {
     }
 
     /// Sets a container up from its bundle. Its init process is a child of the caller and waits for [`Self::start`].
+    /// On failure nothing is left: no process, cgroup, mount or state.
     pub fn create(&self, id: &str, bundle: &Path, stdio: Stdio) -> Result<Spawned, Error> {
-        todo!()
+        self.create_container(id, bundle, stdio)
     }
 
-    /// Lets the init process execute the program; returns when it did, or why it could not.
+    /// Lets the init process execute the program; returns when it did, or why it could not ([`Error::Exec`]). Any
+    /// process may do it, not only the one that created the container.
     pub fn start(&self, id: &str) -> Result<(), Error> {
-        todo!()
+        self.start_container(id)
     }
 
-    /// Runs one more process in a container; returns when its program was executed, or why it could not be.
+    /// Runs one more process in a container; returns when its program was executed, or why it could not be
+    /// ([`Error::Exec`]). The process is a child of the caller.
     pub fn exec(&self, id: &str, process: &oci_spec::runtime::Process, stdio: Stdio) -> Result<Spawned, Error> {
-        todo!()
+        self.exec_in_container(id, process, stdio)
     }
 
     /// Sends a signal to the init process, or to every process of the container. Success if it has ended.
     pub fn kill(&self, id: &str, signal: i32, all: bool) -> Result<(), Error> {
-        todo!()
+        self.kill_container(id, signal, all)
     }
 
-    /// Removes what is left of a container: processes, cgroup, state. Success if it is gone.
+    /// Removes what is left of a container: processes, cgroup, state. Success if it is gone. Its init process stays
+    /// the caller's to wait for.
     pub fn delete(&self, id: &str) -> Result<(), Error> {
-        todo!()
+        self.delete_container(id)
+    }
+
+    /// A container as it is now.
+    pub fn state(&self, id: &str) -> Result<State, Error> {
+        self.container_state(id)
+    }
+
+    /// A container's cgroup: to watch it for the OOM killer, to read figures from.
+    pub fn cgroup(&self, id: &str) -> Result<Cgroup, Error> {
+        self.container_cgroup(id)
     }
 }

@@ -148,6 +148,22 @@ pub fn set_standard_stream(fd: impl AsFd, number: i32) -> nix::Result<()> {
     Errno::result(unsafe { libc::dup2(fd.as_fd().as_raw_fd(), number) }).map(drop)
 }
 
+/// Sets the NIS domain name of the calling thread's uts namespace.
+pub fn set_domain_name(name: &CStr) -> nix::Result<()> {
+    let bytes = name.to_bytes();
+    // SAFETY: the kernel reads as many bytes as are given.
+    Errno::result(unsafe { libc::setdomainname(bytes.as_ptr().cast(), bytes.len()) }).map(drop)
+}
+
+/// Whether the working directory lies below the root of this process, where `..` cannot lead out of it.
+pub fn is_working_directory_inside() -> nix::Result<bool> {
+    let mut path = [0_u8; libc::PATH_MAX as usize];
+    // SAFETY: the kernel writes at most the length given.
+    Errno::result(unsafe { libc::syscall(libc::SYS_getcwd, path.as_mut_ptr(), path.len()) })?;
+    // Outside of the root the kernel gives `(unreachable)` and a path.
+    Ok(path[0] == b'/')
+}
+
 /// Waits up to `milliseconds` for the process behind a pidfd to end; whether it did. Takes no status.
 pub fn wait_for_end(pidfd: impl AsFd, milliseconds: u16) -> io::Result<bool> {
     let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];

@@ -1,0 +1,133 @@
+//! The root file system, the mounts in it, and what is hidden or read-only there.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use berth_sys::beneath::{Folder, Root};
+use berth_sys::mount::{
+    Attributes, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, Reach, attach, copy,
+    new_mount, set_attributes,
+};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, open};
+use nix::mount::MsFlags;
+use nix::sys::stat::{Mode, SFlag, fstat, makedev};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+
+use super::Progress;
+use super::target::{self, Kind};
+use crate::plan::{Content, MASK_SOURCE, Mount};
+
+const READ_ONLY: Attributes = Attributes { set: MOUNT_ATTR_RDONLY, clear: 0, propagation: 0 };
+
+const PRIVATE: Attributes = Attributes { set: 0, clear: 0, propagation: MsFlags::MS_PRIVATE.bits() };
+
+impl Progress {
+    pub(super) fn open_source(&mut self, slot: usize, path: &CStr, reach: Reach) -> nix::Result<()> {
+        *self.sources.get_mut(slot).ok_or(Errno::EINVAL)? = Some(copy(AT_FDCWD, path, reach)?);
+        Ok(())
+    }
+
+    pub(super) fn attach_root(&mut self, slot: usize, path: &CStr, propagation: u64) -> nix::Result<()> {
+        let mount = self.take_source(slot)?;
+        set_attributes(&mount, &Attributes { propagation, ..Attributes::default() }, Reach::Tree)?;
+        attach(&mount, open_path(path)?)?;
+        self.root = Some(Root::from_folder(Folder::from(mount)));
+        Ok(())
+    }
+
+    pub(super) fn mount(&mut self, mount: &Mount) -> nix::Result<()> {
+        let (what, kind) = match &mount.content {
+            Content::Copy { slot } => {
+                let source = self.take_source(*slot)?;
+                let kind = Kind::of(&source)?;
+                (source, kind)
+            }
+            Content::New { kind, options, attributes } => {
+                let options = options.iter().map(|(key, value)| (key.as_c_str(), value.as_deref()));
+                (new_mount(kind, options, *attributes)?, Kind::Folder)
+            }
+        };
+        if mount.target.path == Path::new("/proc") && fstatfs(&what)?.filesystem_type() != PROC_SUPER_MAGIC {
+            return Err(Errno::EINVAL);
+        }
+        for (attributes, reach) in [(&mount.attributes, Reach::One), (&mount.recursive, Reach::Tree)] {
+            if !attributes.is_empty() {
+                set_attributes(&what, attributes, reach)?;
+            }
+        }
+        attach(what, target::open(self.root()?, &mount.target, kind)?)
+    }
+
+    /// One empty folder hides all folders, one null device all else: a mount of its own for each would be slower to
+    /// make and, for file systems, to take down.
+    pub(super) fn mask(&mut self, path: &Path) -> nix::Result<()> {
+        let target = match target::find(self.root()?, path) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+            other => other?,
+        };
+        let (mask, first) = match Kind::of(&target)? {
+            Kind::Folder => (&mut self.empty_folder, None),
+            Kind::File => (&mut self.null_device, self.sources.get_mut(MASK_SOURCE).and_then(Option::take)),
+        };
+        match mask {
+            // Only what is attached can be copied on kernels before 6.15.
+            Some(mask) => attach(copy(&*mask, c"", Reach::One)?, target),
+            None => {
+                let new = match first {
+                    Some(null) => checked_null(null)?,
+                    None => empty_folder()?,
+                };
+                attach(&new, target)?;
+                *mask = Some(new);
+                Ok(())
+            }
+        }
+    }
+
+    fn take_source(&mut self, slot: usize) -> nix::Result<OwnedFd> {
+        self.sources.get_mut(slot).and_then(Option::take).ok_or(Errno::EINVAL)
+    }
+}
+
+/// Nothing that is mounted from here on shows on the machine, and nothing of the machine's shows here.
+pub(super) fn detach() -> nix::Result<()> {
+    set_attributes(open_path(c"/")?, &PRIVATE, Reach::Tree)
+}
+
+/// Covers a path with a read-only view of itself.
+pub(super) fn make_read_only(root: &Root, path: &Path) -> nix::Result<()> {
+    let target = match target::find(root, path) {
+        Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+        other => other?,
+    };
+    let view = copy(&target, c"", Reach::Tree)?;
+    set_attributes(&view, &READ_ONLY, Reach::Tree)?;
+    attach(view, target)
+}
+
+/// Makes what is mounted at a path read-only.
+pub(super) fn seal(root: &Root, path: &Path) -> nix::Result<()> {
+    let mount = root.open_folder(path).map_err(super::errno)?;
+    set_attributes(mount.as_fd(), &READ_ONLY, Reach::One)
+}
+
+fn empty_folder() -> nix::Result<OwnedFd> {
+    let options = [(c"nr_blocks", Some(c"1")), (c"nr_inodes", Some(c"1")), (c"mode", Some(c"555"))];
+    let attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+    let mount = new_mount(c"tmpfs", options, attributes)?;
+    set_attributes(&mount, &PRIVATE, Reach::One)?;
+    Ok(mount)
+}
+
+/// What hides secrets must be the null device itself, whatever stands at `/dev/null`.
+fn checked_null(null: OwnedFd) -> nix::Result<OwnedFd> {
+    let status = fstat(&null)?;
+    let is_char = status.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits();
+    if is_char && status.st_rdev == makedev(1, 3) { Ok(null) } else { Err(Errno::ENODEV) }
+}
+
+fn open_path(path: &CStr) -> nix::Result<OwnedFd> {
+    open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+}

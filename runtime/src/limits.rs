@@ -1,0 +1,18 @@
+//! How much of anything the runtime takes, and how long it waits.
+
+use std::time::Duration;
+
+/// The longest container id: it is a folder's name, and part of a socket's.
+pub(crate) const ID_BYTES_MAX: usize = 128;
+
+/// The largest `config.json`.
+pub(crate) const CONFIG_BYTES_MAX: u64 = 4 << 20;
+
+/// The longest path in a `config.json`: below it, no path call allocates in the child.
+pub(crate) const PATH_BYTES_MAX: usize = 1000;
+
+/// How many mounts, devices, masked or read-only paths a container may have, each.
+pub(crate) const LIST_MAX: usize = 4096;
+
+/// How long a new process may take for a part of its set-up.
+pub(crate) const ANSWER_DEADLINE: Duration = Duration::from_secs(60);

@@ -1,0 +1,70 @@
+//! OCI seccomp profiles compiled to the kernel's classic BPF.
+//!
+//! Why not `seccompiler`: one of its filters knows a single action besides the default and kills every process of
+//! another machine language, while the profiles of Kubernetes' runtimes mix actions (`clone3` answers ENOSYS among
+//! calls that answer EPERM) and let 32-bit programs run.
+//!
+//! | file | what |
+//! |---|---|
+//! | `profile` | the OCI's words to rules by number, for each machine language |
+//! | `compile` | rules to a program: a binary search by number, then the arguments |
+//! | `syscalls` | names and numbers |
+
+mod compile;
+mod profile;
+mod syscalls;
+
+use berth_sys::seccomp::Instruction;
+use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompFilterFlag};
+
+use crate::error::Error;
+
+/// A filter that is ready to be loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Filter {
+    pub(crate) program: Vec<Instruction>,
+    pub(crate) flags: u32,
+}
+
+/// Compiles a profile.
+pub(crate) fn filter(seccomp: &LinuxSeccomp) -> Result<Filter, Error> {
+    let program = compile::compile(&profile::parse(seccomp)?)
+        .ok_or_else(|| Error::spec("linux.seccomp.syscalls", "more rules than fit into a filter"))?;
+    let mut flags = 0;
+    for flag in seccomp.flags().iter().flatten() {
+        flags |= match flag {
+            LinuxSeccompFilterFlag::SeccompFilterFlagLog => 2,
+            LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => 4,
+            // The filter's one thread is all there is to synchronize.
+            LinuxSeccompFilterFlag::SeccompFilterFlagTsync => 0,
+            LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => {
+                return Err(Error::unsupported("linux.seccomp.flags: SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"));
+            }
+        };
+    }
+    Ok(Filter { program, flags })
+}
+
+/// As kept on disk: the flags, then the instructions.
+pub(crate) fn to_bytes(filter: &Filter) -> Vec<u8> {
+    let mut bytes = filter.flags.to_le_bytes().to_vec();
+    for it in &filter.program {
+        bytes.extend(it.code.to_le_bytes());
+        bytes.extend([it.when_true, it.when_false]);
+        bytes.extend(it.operand.to_le_bytes());
+    }
+    bytes
+}
+
+/// Takes back what [`to_bytes`] gave; `None` for anything else.
+pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Filter> {
+    let (flags, rest) = bytes.split_first_chunk::<4>()?;
+    let (instructions, tail) = rest.as_chunks::<8>();
+    let program = instructions.iter().map(|&[a, b, when_true, when_false, c, d, e, f]| Instruction {
+        code: u16::from_le_bytes([a, b]),
+        when_true,
+        when_false,
+        operand: u32::from_le_bytes([c, d, e, f]),
+    });
+    (tail.is_empty()).then(|| Filter { program: program.collect(), flags: u32::from_le_bytes(*flags) })
+}

@@ -1,0 +1,212 @@
+//! What is kept of a container between one verb and the next, maybe in another process.
+//!
+//! ```text
+//! <root>/<id>/
+//!   state.json      Record, replaced as a whole
+//!   start.sock      where a created container waits for its start; gone once somebody starts it
+//!   seccomp.bpf     the compiled filter, for exec
+//! ```
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use berth_sys::cgroup::{Cgroup, Hierarchies};
+use berth_sys::file::{Durability, replace};
+use berth_sys::proc;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::limits::ID_BYTES_MAX;
+use crate::seccomp::{self, Filter};
+
+/// Where in its life a container is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It is being set up, or its set-up was cut short.
+    Creating,
+    /// It is set up and waits for its start.
+    Created,
+    /// Its program runs.
+    Running,
+    /// Its init process has ended.
+    Stopped,
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
+/// A container as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// Its id.
+    pub id: String,
+    /// Where in its life it is.
+    pub status: Status,
+    /// Its init process in the caller's pid namespace; meaningless once it has stopped.
+    pub pid: i32,
+    /// Where its `config.json` was.
+    pub bundle: PathBuf,
+    /// Its cgroup, absolute below each hierarchy's root.
+    pub cgroup: PathBuf,
+    /// What the spec asked for and could not be granted, such as capabilities that this process does not have itself.
+    pub warnings: Vec<String>,
+}
+
+/// `state.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Record {
+    pub(crate) id: String,
+    pub(crate) bundle: PathBuf,
+    pub(crate) cgroup: PathBuf,
+    /// The controllers that the cgroup has beyond the usual ones.
+    #[serde(default)]
+    pub(crate) controllers: Vec<String>,
+    /// None until the init process is set up.
+    pub(crate) init: Option<InitRecord>,
+    /// The number of the first step after the start, and what each of them does: for who starts it and hears that one
+    /// failed.
+    #[serde(default)]
+    pub(crate) first_step: u16,
+    #[serde(default)]
+    pub(crate) steps: Vec<String>,
+    /// What it executes then.
+    #[serde(default)]
+    pub(crate) program: String,
+    #[serde(default)]
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Which process the init is: pid and start time, so that a pid given to another is not taken for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct InitRecord {
+    pub(crate) pid: i32,
+    pub(crate) start_time: u64,
+}
+
+impl InitRecord {
+    /// Whether that process is there and has not ended.
+    pub(crate) fn is_alive(self) -> bool {
+        proc::stat(self.pid).is_ok_and(|stat| stat.start_time == self.start_time && !stat.is_dead())
+    }
+}
+
+/// A container's folder below the runtime's root.
+#[derive(Debug)]
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    /// The folder of this id, which is checked first: it becomes part of a path.
+    pub(crate) fn of(root: &Path, id: &str) -> Result<Self, Error> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
+        if id.is_empty() || id.len() > ID_BYTES_MAX || !id.chars().all(plain) || id == "." || id == ".." {
+            return Err(Error::Id { id: id.to_owned() });
+        }
+        Ok(Self(root.join(id)))
+    }
+
+    /// Makes the folder; it must not be there.
+    pub(crate) fn make(&self, id: &str) -> Result<(), Error> {
+        if let Some(root) = self.0.parent() {
+            fs::create_dir_all(root).map_err(Error::file("make", root))?;
+        }
+        match fs::DirBuilder::new().mode(0o700).create(&self.0) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(Error::Exists { id: id.to_owned() }),
+            other => other.map_err(Error::file("make", &self.0)),
+        }
+    }
+
+    /// Removes the folder and what is in it.
+    pub(crate) fn remove(&self) -> Result<(), Error> {
+        match fs::remove_dir_all(&self.0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(Error::file("remove", &self.0)),
+        }
+    }
+
+    /// Where a created container listens.
+    pub(crate) fn start_socket(&self) -> PathBuf {
+        self.0.join("start.sock")
+    }
+
+    /// What the socket is called by whoever took it to start the container: nobody else can then.
+    pub(crate) fn taken_socket(&self) -> PathBuf {
+        self.0.join("starting.sock")
+    }
+
+    pub(crate) fn save(&self, record: &Record) -> Result<(), Error> {
+        let path = self.0.join("state.json");
+        let text = serde_json::to_vec(record).map_err(|error| Error::file("write", &path)(error.into()))?;
+        replace(&path, &text, Durability::Process).map_err(Error::file("write", &path))
+    }
+
+    pub(crate) fn load(&self, id: &str) -> Result<Record, Error> {
+        let path = self.0.join("state.json");
+        match fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text).map_err(|error| Error::file("read", &path)(error.into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::NotFound { id: id.to_owned() }),
+            Err(error) => Err(Error::file("read", &path)(error)),
+        }
+    }
+
+    pub(crate) fn save_filter(&self, filter: &Filter) -> Result<(), Error> {
+        let path = self.0.join("seccomp.bpf");
+        replace(&path, &seccomp::to_bytes(filter), Durability::Process).map_err(Error::file("write", &path))
+    }
+
+    /// The filter that the container began with, if it has one.
+    pub(crate) fn load_filter(&self) -> Result<Option<Filter>, Error> {
+        let path = self.0.join("seccomp.bpf");
+        let broken = || Error::file("understand", &path)(io::ErrorKind::InvalidData.into());
+        match fs::read(&path) {
+            Ok(bytes) => seccomp::from_bytes(&bytes).map(Some).ok_or_else(broken),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::file("read", &path)(error)),
+        }
+    }
+
+    pub(crate) fn status(&self, record: &Record) -> Status {
+        match record.init {
+            None => Status::Creating,
+            Some(init) if !init.is_alive() => Status::Stopped,
+            Some(_) if self.start_socket().exists() => Status::Created,
+            Some(_) => Status::Running,
+        }
+    }
+}
+
+impl Record {
+    /// The container's cgroup.
+    pub(crate) fn cgroup(&self) -> Result<Cgroup, Error> {
+        let hierarchies = Hierarchies::of_machine().map_err(Error::file("read", "/proc/self/mountinfo"))?;
+        let controllers: Vec<&str> = self.controllers.iter().map(String::as_str).collect();
+        Ok(Cgroup::new(hierarchies, &self.cgroup, &controllers)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_names_of_folders() {
+        for good in ["a", "web-1_2.x+y", &"x".repeat(ID_BYTES_MAX)] {
+            assert!(Folder::of(Path::new("/run"), good).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", "a/b", "a b", "ä", "a\0", &"x".repeat(ID_BYTES_MAX + 1)] {
+            assert!(Folder::of(Path::new("/run"), bad).is_err(), "{bad:?}");
+        }
+    }
+}
