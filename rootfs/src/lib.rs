@@ -1,51 +1,79 @@
 //! From the name of an image to a mounted root directory.
+//!
+//! | room | what it does |
+//! |---|---|
+//! | [`Reference`] | what an image is called |
+//! | `manifest` | indexes, manifests, configurations, the choice of a platform; pure |
+//! | `registry`, `pull` | HTTP, credentials, blobs as streams; layers side by side |
+//! | `import` | OCI layouts, docker archives, plain root filesystems |
+//! | `unpack` | a stranger's tar into a folder, by way of `berth_sys::beneath` |
+//! | `store` | what is here: index, layers, locks, the sweep |
+//! | `snapshot` | layers and an upper folder as one overlay mount |
+//!
+//! On disk, below the store's folder:
+//!
+//! ```text
+//! images.json              the index; replaced whole, under index.lock
+//! blobs/<digest>           manifests and configurations as they came
+//! layers/<diff id>/diff    a layer, unpacked; it came here by one rename, verified
+//!                 /implicit   folders that the layer uses without describing them
+//!                 /unwritten  the boot id, until the disk has the layer
+//! snapshots/<key>/upper    what a container wrote
+//!                /work     overlayfs's own
+//!                /snapshot.json   image, layers, boot id
+//! tmp/                     what is not finished, and what is being removed
+//! index.lock  use.lock     who writes the index; who works in the store (shared) or sweeps it (exclusive)
+//! ```
+//!
+//! A layer is one streaming pass, network > hash > inflate > hash > untar, and its compressed blob is not kept: to run an
+//! image its unpacked layers, manifest and configuration are enough. It is named by the digest of its archive, so that it
+//! is shared whatever it was compressed with. Nothing waits for the disk: `kill -9` leaves a sound store because all
+//! comes into sight by a rename, a loss of power because layers that the disk did not have yet are marked.
 #![forbid(unsafe_code)]
-#![allow(clippy::todo, clippy::unused_async, unused_variables, dead_code, reason = "the outline of the crate")]
 
-use std::path::Path;
+mod digest;
+mod error;
+mod import;
+mod layer_folders;
+mod limits;
+mod manifest;
+mod pull;
+mod reference;
+mod registry;
+mod snapshot;
+mod store;
+mod unpack;
 
 use jiff::Timestamp;
 use oci_spec::image::ImageConfiguration;
 
-/// A name of an image: `[host[:port]/]repository[:tag][@digest]`, with docker.io's defaults filled in.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Reference(String);
-
-impl std::str::FromStr for Reference {
-    type Err = Error;
-    fn from_str(text: &str) -> Result<Self, Error> {
-        todo!()
-    }
-}
-
-/// What can go wrong.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// A name that makes no sense.
-    #[error("image name {text:?}: {why}")]
-    Reference {
-        /// As given.
-        text: String,
-        /// What is wrong with it.
-        why: &'static str,
-    },
-}
+pub use self::digest::Digest;
+pub use self::error::{Error, UnpackError};
+pub use self::reference::Reference;
+pub use self::store::Store;
 
 /// How to reach registries.
 #[derive(Debug, Clone, Default)]
 pub struct RegistryConfig {
-    /// `host:port` of registries that speak plain HTTP.
+    /// `host:port` of registries that speak plain HTTP. Those on the loopback interface are tried with HTTPS first and
+    /// with HTTP then, as other clients do, without being named here.
     pub insecure: Vec<String>,
 }
 
 /// Credentials for one registry.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Auth {
     /// The user's name.
     pub username: String,
     /// The password.
     pub password: String,
+}
+
+impl std::fmt::Debug for Auth {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // A password must not come into a log.
+        out.debug_struct("Auth").field("username", &self.username).finish_non_exhaustive()
+    }
 }
 
 /// What happens during a pull.
@@ -90,9 +118,9 @@ pub struct Image {
     pub id: String,
     /// The digest of the manifest.
     pub manifest_digest: String,
-    /// `repository:tag` names.
+    /// `repository:tag` names, with their registry.
     pub tags: Vec<String>,
-    /// `repository@sha256:…` names.
+    /// `repository@sha256:…` names, with their registry: the digest of what the tag led to, an index or a manifest.
     pub digests: Vec<String>,
     /// Compressed size in bytes.
     pub size_bytes: u64,
@@ -100,66 +128,4 @@ pub struct Image {
     pub config: ImageConfiguration,
     /// When it came here.
     pub created_at: Timestamp,
-}
-
-/// The images and snapshots of one state folder. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Store;
-
-impl Store {
-    /// Opens or makes the store below `dir`; removes what an interrupted pull left.
-    pub fn open(dir: &Path, registries: RegistryConfig) -> Result<Self, Error> {
-        todo!()
-    }
-
-    /// Makes an image present, from its registry. `progress` is told what happens and may be dropped at any time.
-    pub async fn pull(
-        &self,
-        reference: &Reference,
-        auth: Option<Auth>,
-        progress: Option<tokio::sync::mpsc::Sender<Progress>>,
-    ) -> Result<Image, Error> {
-        todo!()
-    }
-
-    /// Makes an image of what lies at `source`: an OCI layout (folder or tar), a docker archive, or a plain root
-    /// filesystem (folder or tar), to which alone `config` applies. It is named `name`, or by the archive's own names.
-    pub async fn import(
-        &self,
-        source: &Path,
-        name: Option<&Reference>,
-        config: &ImportConfig,
-    ) -> Result<Vec<Image>, Error> {
-        todo!()
-    }
-
-    /// An image by reference or by id (`sha256:…`, or at least 12 digits of it).
-    pub fn image(&self, name: &str) -> Result<Option<Image>, Error> {
-        todo!()
-    }
-
-    /// All images.
-    pub fn images(&self) -> Result<Vec<Image>, Error> {
-        todo!()
-    }
-
-    /// Removes a name, and with its last name the image and the layers that no other image has.
-    pub async fn remove(&self, name: &str) -> Result<(), Error> {
-        todo!()
-    }
-
-    /// Mounts a writable root of an image at `target`, an existing empty folder. What is written is kept under `key`.
-    pub async fn mount(&self, image: &Image, key: &str, target: &Path) -> Result<(), Error> {
-        todo!()
-    }
-
-    /// Unmounts `target` and forgets what was written under `key`. Success if neither is there.
-    pub async fn unmount(&self, key: &str, target: &Path) -> Result<(), Error> {
-        todo!()
-    }
-
-    /// The keys under which something was written.
-    pub fn snapshots(&self) -> Result<Vec<String>, Error> {
-        todo!()
-    }
 }

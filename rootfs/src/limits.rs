@@ -1,0 +1,51 @@
+//! Every limit of the crate, once. What comes from a registry or an archive is believed up to here and no further.
+
+use std::time::Duration;
+
+/// A manifest or an index.
+pub(crate) const MANIFEST_BYTES_MAX: u64 = 4 << 20;
+/// An image's configuration.
+pub(crate) const CONFIG_BYTES_MAX: u64 = 8 << 20;
+/// The answer of a token server, or a registry's words about an error.
+pub(crate) const ANSWER_BYTES_MAX: u64 = 1 << 20;
+/// Layers of one image: more than any builder makes, fewer than overlayfs can stack (500).
+pub(crate) const LAYERS_MAX: usize = 256;
+/// Entries of an index.
+pub(crate) const INDEX_ENTRIES_MAX: usize = 1024;
+
+/// What one layer may unpack to.
+pub(crate) const LAYER_BYTES_MAX: u64 = 128 << 30;
+/// How many times larger than its blob a layer may be …
+pub(crate) const EXPANSION_MAX: u64 = 200;
+/// … beyond this size, below which any ratio is fine.
+pub(crate) const EXPANSION_FREE_BYTES: u64 = 1 << 30;
+/// Entries in one layer.
+pub(crate) const ENTRIES_MAX: u64 = 4_000_000;
+/// A path in a layer, in bytes: what the kernel takes.
+pub(crate) const PATH_BYTES_MAX: usize = 4095;
+/// Folders above an entry.
+pub(crate) const DEPTH_MAX: usize = 256;
+/// A long name or the extended header of one entry.
+pub(crate) const EXTENDED_HEADER_BYTES_MAX: u64 = 1 << 20;
+/// Pieces of one sparse file.
+pub(crate) const SPARSE_PIECES_MAX: usize = 1 << 16;
+/// Folders of one layer that its archive does not describe.
+pub(crate) const IMPLICIT_FOLDERS_MAX: usize = 65_536;
+
+/// Entries of a docker archive or an OCI layout in a tar; with more it is taken for a root filesystem.
+pub(crate) const ARCHIVE_ENTRIES_MAX: usize = 8192;
+
+/// Layers that are fetched and unpacked at the same time in one store.
+pub(crate) const LAYERS_AT_ONCE: usize = 4;
+/// Chunks of a blob between the network and its unpacking.
+pub(crate) const CHUNKS_AHEAD: usize = 32;
+/// How long a registry may take to accept a connection.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a registry may be silent.
+pub(crate) const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often a request or an interrupted blob is tried again.
+pub(crate) const RETRIES_MAX: u32 = 4;
+/// The wait before the first repetition; it doubles each time.
+pub(crate) const RETRY_WAIT: Duration = Duration::from_millis(250);
+/// The longest wait that a registry can ask for (`Retry-After`).
+pub(crate) const RETRY_WAIT_MAX: Duration = Duration::from_secs(30);

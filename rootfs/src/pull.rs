@@ -1,0 +1,156 @@
+//! An image from its registry: manifest, configuration, and its layers side by side, each in one streaming pass.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use oci_spec::image::{Descriptor, ImageManifest};
+use tokio::sync::mpsc;
+use tokio::task::{JoinSet, spawn_blocking};
+
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::limits::CONFIG_BYTES_MAX;
+use crate::manifest::{self, Document, Host};
+use crate::reference::Reference;
+use crate::registry::{Repository, incoming, send_blob};
+use crate::store::layer::{self, Expected};
+use crate::store::place::Lease;
+use crate::store::{Arrival, Shared};
+use crate::{Auth, Image, Progress};
+
+/// What one pull's tasks share.
+struct Pull {
+    store: Arc<Shared>,
+    repository: Repository,
+    progress: Option<mpsc::Sender<Progress>>,
+    /// Held by whoever still unpacks, too, when the pull itself was given up.
+    _lease: Lease,
+}
+
+/// A layer to fetch.
+struct Wanted {
+    digest: Digest,
+    size: u64,
+    diff_id: Digest,
+}
+
+/// Pulls `reference`. Giving up half way leaves whole layers for the next try and nothing else.
+pub(crate) async fn pull(
+    store: &Arc<Shared>,
+    reference: &Reference,
+    auth: Option<Auth>,
+    progress: Option<mpsc::Sender<Progress>>,
+) -> Result<Image, Error> {
+    let of_lease = Arc::clone(store);
+    let lease = spawn_blocking(move || of_lease.place.lease()).await;
+    let _lease = lease.unwrap_or(Err(Error::Stopped { doing: "waiting for the store" }))?;
+    let repository = Repository::of(store, reference, auth).await?;
+    let pull = Arc::new(Pull { store: Arc::clone(store), repository, progress, _lease });
+
+    let (target, bytes, found) = pull.manifest(reference).await?;
+    let config_digest = manifest::digest_of("field config", found.config())?;
+    let config = pull.repository.small_blob(&config_digest, CONFIG_BYTES_MAX).await?;
+    verify("the configuration", &config, &config_digest, Some(found.config().size()))?;
+    let (_, diff_ids) = manifest::parse_config(&config_digest.to_string(), &config, found.layers().len())?;
+    pull.layers(found.layers(), &diff_ids).await?;
+
+    let arrival = Arrival {
+        manifest: bytes,
+        target,
+        config,
+        config_digest,
+        layers: diff_ids,
+        size_bytes: manifest::size(&found),
+        names: vec![reference.clone()],
+    };
+    // The lease must last until the image is published.
+    let publish = move || pull.store.publish(arrival);
+    spawn_blocking(publish).await.unwrap_or(Err(Error::Stopped { doing: "publishing an image" }))
+}
+
+impl Pull {
+    /// The manifest for this machine, and the digest of what the name leads to.
+    async fn manifest(&self, reference: &Reference) -> Result<(Digest, Vec<u8>, Box<ImageManifest>), Error> {
+        let name = reference.digest().map(Digest::to_string).or(reference.tag().map(str::to_owned)).unwrap_or_default();
+        let what = format!("manifest of {reference}");
+        let (bytes, content_type) = self.repository.manifest(&name).await?;
+        if let Some(digest) = reference.digest() {
+            verify(&what, &bytes, digest, None)?;
+        }
+        let target = reference.digest().cloned().unwrap_or_else(|| Digest::of(&bytes));
+        let index = match manifest::parse(&what, &bytes, content_type.as_deref())? {
+            Document::Manifest(found) => return Ok((target, bytes, found)),
+            Document::Index(index) => index,
+        };
+        let entry = manifest::choose(&what, &index, Host::this())?;
+        let digest = manifest::digest_of(&what, entry)?;
+        let (bytes, content_type) = self.repository.manifest(&digest.to_string()).await?;
+        verify(&what, &bytes, &digest, Some(entry.size()))?;
+        match manifest::parse(&what, &bytes, content_type.as_deref())? {
+            Document::Manifest(found) => Ok((target, bytes, found)),
+            Document::Index(_) => Err(Error::manifest(what, "an index in an index")),
+        }
+    }
+
+    async fn layers(self: &Arc<Self>, layers: &[Descriptor], diff_ids: &[Digest]) -> Result<(), Error> {
+        let mut seen = HashSet::new();
+        let mut wanted = Vec::new();
+        for (descriptor, diff_id) in layers.iter().zip(diff_ids).filter(|(_, diff_id)| seen.insert(*diff_id)) {
+            let digest = manifest::digest_of("field layers", descriptor)?;
+            wanted.push(Wanted { digest, size: descriptor.size(), diff_id: diff_id.clone() });
+        }
+        self.tell(Progress::Layers(wanted.iter().map(|layer| (layer.digest.to_string(), layer.size)).collect()));
+        let mut tasks = JoinSet::new();
+        for layer in wanted {
+            let pull = Arc::clone(self);
+            tasks.spawn(async move { pull.layer(layer).await });
+        }
+        // The first failure ends the others: dropping the set stops them.
+        while let Some(result) = tasks.join_next().await {
+            result.unwrap_or(Err(Error::Stopped { doing: "fetching a layer" }))?;
+        }
+        Ok(())
+    }
+
+    async fn layer(self: Arc<Self>, wanted: Wanted) -> Result<(), Error> {
+        let flight = self.store.flight(&wanted.diff_id);
+        let _alone = flight.lock().await;
+        if !layer::is_present(&self.store.place, &wanted.diff_id) {
+            let stopped = Error::Stopped { doing: "waiting for other layers" };
+            let _permit = self.store.permits.acquire().await.map_err(|_| stopped)?;
+            self.fetch(&wanted).await?;
+        }
+        self.tell(Progress::Unpacked { layer: wanted.digest.to_string() });
+        Ok(())
+    }
+
+    async fn fetch(self: &Arc<Self>, wanted: &Wanted) -> Result<(), Error> {
+        let (outgoing, blob) = incoming();
+        let label = wanted.digest.to_string();
+        let expected =
+            Expected { blob: Some((wanted.digest.clone(), wanted.size)), diff_id: Some(wanted.diff_id.clone()) };
+        let pull = Arc::clone(self);
+        let unpacking = spawn_blocking(move || layer::bring_in(&pull.store.place, &label, blob, &expected));
+        let seen = |done| self.tell(Progress::Bytes { layer: wanted.digest.to_string(), done });
+        let sent = send_blob(&self.repository, &wanted.digest, wanted.size, outgoing, seen).await;
+        let unpacked = unpacking.await.unwrap_or(Err(Error::Stopped { doing: "unpacking a layer" }));
+        // A registry's own error says more than that the stream ended.
+        sent.and(unpacked.map(drop))
+    }
+
+    /// Never waits for the listener: one that is slow misses something.
+    fn tell(&self, progress: Progress) {
+        if let Some(listener) = &self.progress {
+            drop(listener.try_send(progress));
+        }
+    }
+}
+
+fn verify(what: &str, bytes: &[u8], digest: &Digest, size: Option<u64>) -> Result<(), Error> {
+    let mismatch = |expected: String, got: String| Err(Error::Mismatch { what: what.to_owned(), expected, got });
+    match size.filter(|size| *size != bytes.len() as u64) {
+        Some(size) => mismatch(format!("{size} bytes"), format!("{} bytes", bytes.len())),
+        None if digest.matches(bytes) => Ok(()),
+        None => mismatch(digest.to_string(), Digest::of(bytes).to_string()),
+    }
+}

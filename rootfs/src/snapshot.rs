@@ -1,0 +1,231 @@
+//! Writable roots: the layers of an image, an upper folder of its own, one overlay mount.
+//!
+//! What is written to a root is worth nothing after a loss of power, as its container is gone then: the mount is volatile
+//! and waits for no disk, and a snapshot from before the machine's last start begins anew.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use berth_sys::beneath::Root;
+use berth_sys::file::{Durability, is_temporary, replace};
+use berth_sys::overlay::{self, Overlay};
+use berth_sys::undo::Undo;
+use berth_sys::xattr;
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::layer_folders;
+use crate::store::layer::{self, TREE};
+use crate::store::place::{Place, names, remove_tree};
+use crate::unpack::OPAQUE_ATTRIBUTE;
+
+const UPPER: &str = "upper";
+const WORK: &str = "work";
+const EMPTY: &str = "empty";
+const RECORD: &str = "snapshot.json";
+/// A folder's name.
+const KEY_BYTES_MAX: usize = 255;
+
+/// What a snapshot was made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Record {
+    image: String,
+    /// Diff ids, the lowest first: the sweep must leave these layers, whatever becomes of the image.
+    layers: Vec<String>,
+    boot_id: String,
+}
+
+/// Mounts a root of `image` with these `layers`, the lowest first, at `target`.
+pub(crate) fn mount(place: &Place, image: &str, layers: &[String], key: &str, target: &Path) -> Result<(), Error> {
+    let folder = folder_of(place, key)?;
+    let failed = |source| Error::Mount { action: "mount", key: key.to_owned(), target: target.to_owned(), source };
+    let record = Record { image: image.to_owned(), layers: layers.to_vec(), boot_id: layer::boot_id()? };
+    if folder.exists() {
+        match mounted_at(&folder.join(UPPER)).map_err(Error::file("read", "/proc/self/mountinfo"))? {
+            Some(place) if place == target => return Ok(()),
+            Some(_) => return Err(failed(Errno::EBUSY.into())),
+            None => {}
+        }
+        // The kernel refuses a work folder that a volatile mount had before.
+        remove_tree(&folder.join(WORK))?;
+        if read_record(&folder).as_ref() != Some(&record) {
+            remove(place, &folder)?;
+        }
+    }
+    let mut undo = Undo::new();
+    if !folder.exists() {
+        make(place, &folder, &record)?;
+        undo.push(|| drop(remove(place, &folder)));
+    }
+    make_folder(&folder.join(WORK), 0o700)?;
+    let lower = lower_folders(place, &folder, &record)?;
+    let (upper, work) = (folder.join(UPPER), folder.join(WORK));
+    let durability = overlay::Durability::Volatile;
+    let overlay = Overlay { lower: &lower, upper: &upper, work: &work, durability };
+    overlay::mount(&overlay, target).map_err(failed)?;
+    undo.dismiss();
+    Ok(())
+}
+
+/// Takes the root off `target` and forgets what was written; gives the id of its image, if there was one.
+pub(crate) fn unmount(place: &Place, key: &str, target: &Path) -> Result<Option<String>, Error> {
+    let folder = folder_of(place, key)?;
+    overlay::detach(target).map_err(|source| Error::Mount {
+        action: "unmount",
+        key: key.to_owned(),
+        target: target.to_owned(),
+        source,
+    })?;
+    let image = read_record(&folder).map(|record| record.image);
+    remove(place, &folder)?;
+    Ok(image)
+}
+
+/// The keys of all snapshots.
+pub(crate) fn keys(place: &Place) -> Result<Vec<String>, Error> {
+    let mut keys = names(&place.snapshots())?;
+    keys.sort();
+    Ok(keys)
+}
+
+/// The diff ids of all layers that snapshots stand on.
+pub(crate) fn layers_in_use(place: &Place) -> Result<Vec<String>, Error> {
+    let folders = names(&place.snapshots())?.into_iter().map(|name| place.snapshots().join(name));
+    Ok(folders.filter_map(|folder| read_record(&folder)).flat_map(|record| record.layers).collect())
+}
+
+fn folder_of(place: &Place, key: &str) -> Result<PathBuf, Error> {
+    let bad = key.is_empty() || key == "." || key == ".." || key.contains(['/', '\0']) || is_temporary(key);
+    if bad || key.len() > KEY_BYTES_MAX {
+        return Err(Error::Key { key: key.chars().take(KEY_BYTES_MAX).collect() });
+    }
+    Ok(place.snapshots().join(key))
+}
+
+/// Made aside and then moved to its place: a snapshot that is there is whole.
+fn make(place: &Place, folder: &Path, record: &Record) -> Result<(), Error> {
+    let aside = place.temporary();
+    let mut undo = Undo::new();
+    undo.push(|| drop(remove_tree(&aside)));
+    make_folder(&aside, 0o700)?;
+    let path = aside.join(RECORD);
+    let text = serde_json::to_vec(record).map_err(|error| Error::file("write", &path)(error.into()))?;
+    replace(&path, &text, Durability::Process).map_err(Error::file("write", &path))?;
+    make_folder(&aside.join(UPPER), 0o755)?;
+    make_folder(&aside.join(EMPTY), 0o755)?;
+    let layers = tree_folders(place, record)?;
+    let layers: Result<Vec<_>, Error> = layers.iter().map(|tree| layer_folders::Layer::open(tree)).collect();
+    layer_folders::prepare(&layers?, &aside, OsStr::new(UPPER))?;
+    fs::rename(&aside, folder).map_err(Error::file("make", folder))?;
+    undo.dismiss();
+    Ok(())
+}
+
+/// First out of sight, then gone: half a snapshot is never seen.
+fn remove(place: &Place, folder: &Path) -> Result<(), Error> {
+    let aside = place.temporary();
+    match fs::rename(folder, &aside) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(Error::file("put aside", folder)).and_then(|()| remove_tree(&aside)),
+    }
+}
+
+fn read_record(folder: &Path) -> Option<Record> {
+    serde_json::from_slice(&fs::read(folder.join(RECORD)).ok()?).ok()
+}
+
+/// The unpacked layers, the uppermost first, each once: overlayfs refuses a folder that comes twice, and its lower place
+/// would be hidden by its upper one anyway.
+fn tree_folders(place: &Place, record: &Record) -> Result<Vec<PathBuf>, Error> {
+    let mut seen = HashSet::new();
+    let mut folders = Vec::new();
+    for layer in record.layers.iter().rev().filter(|layer| seen.insert(layer.as_str())) {
+        let diff_id: Digest = layer.parse().map_err(|why: &str| Error::manifest(&record.image, why))?;
+        if !layer::is_present(place, &diff_id) {
+            return Err(Error::NoImage { name: record.image.clone() });
+        }
+        folders.push(place.layer(&diff_id).join(TREE));
+    }
+    Ok(folders)
+}
+
+fn lower_folders(place: &Place, folder: &Path, record: &Record) -> Result<Vec<PathBuf>, Error> {
+    let mut lower = Vec::new();
+    for tree in tree_folders(place, record)? {
+        let opaque = is_opaque(&tree)?;
+        lower.push(tree);
+        // Overlayfs asks the top folders of its layers nothing: a layer that hides all below it ends the chain.
+        if opaque {
+            break;
+        }
+    }
+    if lower.is_empty() {
+        lower.push(folder.join(EMPTY));
+    }
+    Ok(lower)
+}
+
+fn is_opaque(tree: &Path) -> Result<bool, Error> {
+    let above = tree.parent().unwrap_or(tree);
+    let root = Root::open(above).map_err(Error::file("open", above))?;
+    let mark = xattr::get(root.folder(), OsStr::new(TREE), OsStr::new(OPAQUE_ATTRIBUTE));
+    Ok(mark.map_err(Error::file("look at", tree))?.as_deref() == Some(b"y"))
+}
+
+fn make_folder(path: &Path, mode: u32) -> Result<(), Error> {
+    fs::DirBuilder::new().mode(mode).create(path).map_err(Error::file("make", path))?;
+    // Whatever the process's umask is.
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(Error::file("set the mode of", path))
+}
+
+/// Where the overlay with this upper folder is mounted.
+fn mounted_at(upper: &Path) -> io::Result<Option<PathBuf>> {
+    let mounts = fs::read("/proc/self/mountinfo")?;
+    Ok(find_mount(&mounts, upper).map(|target| PathBuf::from(OsStr::from_bytes(&target))))
+}
+
+fn find_mount(mounts: &[u8], upper: &Path) -> Option<Vec<u8>> {
+    let option = [b"upperdir=", upper.as_os_str().as_bytes()].concat();
+    mounts.split(|byte| *byte == b'\n').find_map(|line| {
+        let options = unescaped(line.rsplit(|byte| *byte == b' ').next()?);
+        let has = options.split(|byte| *byte == b',').any(|known| known == option);
+        has.then(|| line.split(|byte| *byte == b' ').nth(4).map(unescaped))?
+    })
+}
+
+/// The kernel writes blanks and backslashes as three octal digits.
+fn unescaped(text: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((first, after)) = rest.split_first() {
+        let code = after
+            .get(..3)
+            .filter(|_| *first == b'\\')
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        plain.push(code.unwrap_or(*first));
+        rest = if code.is_some() { after.get(3..).unwrap_or_default() } else { after };
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_is_found_by_its_upper_folder() {
+        let line = b"1 2 0:3 / /mnt\\040a rw - overlay overlay rw,lowerdir=/l,upperdir=/s\\040x/upper,workdir=/w\n";
+        assert_eq!(find_mount(line, Path::new("/s x/upper")).unwrap(), b"/mnt a");
+        assert_eq!(find_mount(line, Path::new("/s x/up")), None);
+        assert_eq!(find_mount(b"\n\n", Path::new("/x")), None);
+        assert_eq!(unescaped(b"\\1\\134\\"), b"\\1\\\\");
+    }
+}

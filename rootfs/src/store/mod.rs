@@ -1,0 +1,221 @@
+//! The store: images and their unpacked layers in one folder, shared by all processes that open it.
+
+pub(crate) mod index;
+pub(crate) mod layer;
+pub(crate) mod place;
+mod sweep;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+
+use berth_sys::file::{Durability, replace};
+use jiff::Timestamp;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::spawn_blocking;
+
+use self::index::{Index, Record, digest_name};
+use self::place::Place;
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::limits::LAYERS_AT_ONCE;
+use crate::reference::Reference;
+use crate::{Auth, Image, ImportConfig, Progress, RegistryConfig, import, pull, snapshot};
+
+/// The images and snapshots of one state folder. Cheap to clone. Several processes may have one folder open: what one
+/// brings in the others see, and what one is at no other sweeps away.
+#[derive(Debug, Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+/// What all clones of a store share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) place: Place,
+    pub(crate) index: Index,
+    pub(crate) registries: RegistryConfig,
+    /// Made when the first image is pulled: it reads the system's certificates.
+    pub(crate) client: OnceLock<reqwest::Client>,
+    /// Layers that are being fetched, by diff id: a second pull waits for the first one's.
+    pub(crate) flights: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
+    pub(crate) permits: Semaphore,
+}
+
+/// An image whose layers are in the store, to be published.
+pub(crate) struct Arrival {
+    pub(crate) manifest: Vec<u8>,
+    /// What the names lead to: the index's digest, or the manifest's.
+    pub(crate) target: Digest,
+    pub(crate) config: Vec<u8>,
+    pub(crate) config_digest: Digest,
+    /// Diff ids, the lowest first.
+    pub(crate) layers: Vec<Digest>,
+    pub(crate) size_bytes: u64,
+    pub(crate) names: Vec<Reference>,
+}
+
+impl Store {
+    /// Opens or makes the store below `dir`; removes what an interrupted pull left.
+    pub fn open(dir: &Path, registries: RegistryConfig) -> Result<Self, Error> {
+        let place = Place::make(dir)?;
+        let index = Index::new(place.clone());
+        sweep::sweep(&place, &index)?;
+        let shared = Shared {
+            place,
+            index,
+            registries,
+            client: OnceLock::new(),
+            flights: Mutex::default(),
+            permits: Semaphore::new(LAYERS_AT_ONCE),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Makes an image present, from its registry. `progress` is told what happens and may be dropped at any time.
+    pub async fn pull(
+        &self,
+        reference: &Reference,
+        auth: Option<Auth>,
+        progress: Option<mpsc::Sender<Progress>>,
+    ) -> Result<Image, Error> {
+        let image = pull::pull(&self.shared, reference, auth, progress).await?;
+        self.write_out();
+        Ok(image)
+    }
+
+    /// Makes an image of what lies at `source`: an OCI layout (folder or tar), a docker archive, or a plain root
+    /// filesystem (folder or tar), to which alone `config` applies. It is named `name`, or by the archive's own names.
+    /// A compressed tar is told by its first bytes.
+    pub async fn import(
+        &self,
+        source: &Path,
+        name: Option<&Reference>,
+        config: &ImportConfig,
+    ) -> Result<Vec<Image>, Error> {
+        let (source, name, config) = (source.to_owned(), name.cloned(), config.clone());
+        let images =
+            self.blocking("importing", move |shared| import::import(shared, &source, name.as_ref(), &config)).await?;
+        self.write_out();
+        Ok(images)
+    }
+
+    /// An image by reference or by id (`sha256:…`, or at least 12 digits of it).
+    pub fn image(&self, name: &str) -> Result<Option<Image>, Error> {
+        let records = self.shared.index.load()?;
+        let Some(id) = records.find(name)?.map(|record| record.id.clone()) else { return Ok(None) };
+        Ok(self.shared.index.images()?.iter().find(|image| image.id == id).cloned())
+    }
+
+    /// All images.
+    pub fn images(&self) -> Result<Vec<Image>, Error> {
+        Ok(self.shared.index.images()?.to_vec())
+    }
+
+    /// Removes a name, and with its last tag the image and the layers that no other image has; by its id, the image with
+    /// all its names. A layer that a snapshot stands on goes with the snapshot. Success if there is no such image.
+    pub async fn remove(&self, name: &str) -> Result<(), Error> {
+        let name = name.to_owned();
+        let remove = move |shared: &Shared| {
+            shared.index.change(|records| records.remove(&name))?;
+            sweep::sweep(&shared.place, &shared.index)
+        };
+        self.blocking("removing an image", remove).await
+    }
+
+    /// Mounts a writable root of an image at `target`, an existing empty folder. What is written is kept under `key`, and
+    /// shows again if the same image is mounted under it again before the machine restarts. Success if it is mounted
+    /// there already.
+    pub async fn mount(&self, image: &Image, key: &str, target: &Path) -> Result<(), Error> {
+        let (id, layers) = (image.id.clone(), image.config.rootfs().diff_ids().clone());
+        let (key, target) = (key.to_owned(), target.to_owned());
+        let mount = move |shared: &Shared| {
+            let _lease = shared.place.lease()?;
+            snapshot::mount(&shared.place, &id, &layers, &key, &target)
+        };
+        self.blocking("mounting a root", mount).await
+    }
+
+    /// Unmounts `target` and forgets what was written under `key`. Success if neither is there.
+    pub async fn unmount(&self, key: &str, target: &Path) -> Result<(), Error> {
+        let (key, target) = (key.to_owned(), target.to_owned());
+        let unmount = move |shared: &Shared| {
+            let lease = shared.place.lease()?;
+            let image = snapshot::unmount(&shared.place, &key, &target)?;
+            drop(lease);
+            // The image may have been removed meanwhile; then this may have been the last to use its layers.
+            let gone = image.is_some_and(|id| {
+                shared.index.load().is_ok_and(|records| records.images.iter().all(|record| record.id != id))
+            });
+            if gone { sweep::sweep(&shared.place, &shared.index) } else { Ok(()) }
+        };
+        self.blocking("unmounting a root", unmount).await
+    }
+
+    /// The keys under which something was written.
+    pub fn snapshots(&self) -> Result<Vec<String>, Error> {
+        snapshot::keys(&self.shared.place)
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        work: impl FnOnce(&Shared) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let shared = Arc::clone(&self.shared);
+        spawn_blocking(move || work(&shared)).await.unwrap_or(Err(Error::Stopped { doing }))
+    }
+
+    /// Lets the disk catch up behind the caller's back; a process that ends waits for it with its runtime.
+    fn write_out(&self) {
+        let shared = Arc::clone(&self.shared);
+        drop(spawn_blocking(move || {
+            if let Err(error) = layer::write_out(&shared.place) {
+                tracing::warn!(%error, "new layers are not on the disk yet; after a loss of power they are pulled again");
+            }
+        }));
+    }
+}
+
+impl Shared {
+    /// Makes an image visible under its names, its layers being here. The caller holds a lease.
+    pub(crate) fn publish(&self, arrival: Arrival) -> Result<Image, Error> {
+        let manifest_digest = Digest::of(&arrival.manifest);
+        for (digest, bytes) in [(&manifest_digest, &arrival.manifest), (&arrival.config_digest, &arrival.config)] {
+            let path = self.place.blob(digest);
+            replace(&path, bytes, Durability::Process).map_err(Error::file("write", path))?;
+        }
+        let digest = |name: &Reference| match name.digest() {
+            Some(_) => digest_name(name),
+            None => Some(format!("{}@{}", name.name(), arrival.target)),
+        };
+        let record = Record {
+            id: arrival.config_digest.to_string(),
+            manifest: manifest_digest.to_string(),
+            tags: arrival.names.iter().filter_map(Reference::tagged).collect(),
+            digests: arrival.names.iter().filter_map(digest).collect(),
+            size_bytes: arrival.size_bytes,
+            created_at: Timestamp::now(),
+            layers: arrival.layers.iter().map(Digest::to_string).collect(),
+        };
+        let id = record.id.clone();
+        self.index.change(|records| {
+            records.add(record);
+            Ok(true)
+        })?;
+        let images = self.index.images()?;
+        images.iter().find(|image| image.id == id).cloned().ok_or(Error::NoImage { name: id })
+    }
+
+    /// The lock that all who fetch one layer take.
+    pub(crate) fn flight(&self, diff_id: &Digest) -> Arc<tokio::sync::Mutex<()>> {
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        flights.retain(|_, flight| flight.strong_count() > 0);
+        if let Some(flight) = flights.get(diff_id).and_then(Weak::upgrade) {
+            return flight;
+        }
+        let flight = Arc::new(tokio::sync::Mutex::new(()));
+        flights.insert(diff_id.clone(), Arc::downgrade(&flight));
+        flight
+    }
+}

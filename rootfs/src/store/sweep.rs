@@ -1,0 +1,73 @@
+//! What nobody needs any more goes: unfinished things of dead processes, layers and blobs that no image and no snapshot
+//! has. Only while nobody works in the store, which each worker's lease tells; else it is left to the next sweep.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::PathBuf;
+
+use berth_sys::file::is_temporary;
+
+use super::index::{Index, Records};
+use super::layer;
+use super::place::{Place, names, remove_tree};
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::snapshot;
+
+/// Sweeps, if nobody works in the store.
+pub(crate) fn sweep(place: &Place, index: &Index) -> Result<(), Error> {
+    let Some(alone) = place.exclusive()? else { return Ok(()) };
+    put_aside(place, index)?;
+    let doomed = names(&place.temporaries())?;
+    // Nobody else knows these names; removing them may take long and must not keep others waiting.
+    drop(alone);
+    for name in doomed {
+        remove_tree(&place.temporaries().join(name))?;
+    }
+    Ok(())
+}
+
+/// Moves what goes to the unfinished things, at once each: no half-removed layer is ever seen.
+fn put_aside(place: &Place, index: &Index) -> Result<(), Error> {
+    let boot_id = layer::boot_id()?;
+    let whole = |name: &str| {
+        let folder = place.layers().join(name);
+        folder.join(layer::TREE).is_dir() && !layer::is_doubtful(&folder, &boot_id)
+    };
+    let layers: HashSet<String> = names(&place.layers())?.into_iter().filter(|name| whole(name)).collect();
+    index.change(|records| Ok(drop_incomplete(records, &layers)))?;
+    let records = index.load()?;
+    let used = |digests: &mut dyn Iterator<Item = &String>| -> HashSet<String> {
+        digests.filter_map(|digest| digest.parse().ok().map(|digest: Digest| digest.hex().to_owned())).collect()
+    };
+    let of_snapshots = snapshot::layers_in_use(place)?;
+    let layers_used = used(&mut records.images.iter().flat_map(|record| &record.layers).chain(&of_snapshots));
+    let blobs_used = used(&mut records.images.iter().flat_map(|record| [&record.id, &record.manifest]));
+    for name in
+        names(&place.layers())?.into_iter().filter(|name| !(layers.contains(name) && layers_used.contains(name)))
+    {
+        aside(place, place.layers().join(name))?;
+    }
+    for name in names(&place.blobs())?.into_iter().filter(|name| is_temporary(name) || !blobs_used.contains(name)) {
+        aside(place, place.blobs().join(name))?;
+    }
+    Ok(())
+}
+
+/// Forgets images that lost a layer; true if there was one.
+fn drop_incomplete(records: &mut Records, layers: &HashSet<String>) -> bool {
+    let before = records.images.len();
+    records.images.retain(|record| {
+        let has = |digest: &String| digest.parse().is_ok_and(|digest: Digest| layers.contains(digest.hex()));
+        let complete = record.layers.iter().all(has);
+        if !complete {
+            tracing::warn!(image = %record.id, tags = ?record.tags, "forgetting an image that lost a layer");
+        }
+        complete
+    });
+    records.images.len() != before
+}
+
+fn aside(place: &Place, path: PathBuf) -> Result<(), Error> {
+    fs::rename(&path, place.temporary()).map_err(Error::file("put aside", path))
+}

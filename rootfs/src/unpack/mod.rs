@@ -1,0 +1,457 @@
+//! A layer's archive, which is a stranger's, into a folder of its own, as overlayfs wants a lower folder to be.
+//!
+//! Every folder on the way to an entry is walked by [`berth_sys::beneath`], so no link leads out; every change is made on
+//! a name in an open folder and follows nothing. Whiteouts become devices 0:0, opaque folders get their attribute. Devices
+//! of the archive are not made: containers get theirs from the runtime, and one in the store would be the host's. The
+//! layers below are not at hand, since each layer is unpacked by itself: a hard link into them is refused, and folders
+//! that the archive does not describe are listed, so that a mount can give them the attributes that they have below.
+
+mod attributes;
+mod pax;
+mod sparse;
+pub(crate) mod tar;
+mod whiteout;
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use berth_sys::beneath::{Folder, Root};
+use berth_sys::xattr;
+use nix::errno::Errno;
+use nix::sys::stat::{FileStat, Mode, SFlag};
+use nix::sys::time::TimeSpec;
+
+pub(crate) use self::attributes::is_allowed;
+use self::tar::{Archive, Entry, Kind, damaged, printable};
+pub(crate) use self::whiteout::parts;
+use self::whiteout::{Meaning, meaning};
+use crate::error::UnpackError;
+use crate::limits::{DEPTH_MAX, ENTRIES_MAX, IMPLICIT_FOLDERS_MAX, LAYER_BYTES_MAX, PATH_BYTES_MAX};
+
+/// The attribute by which overlayfs knows a folder that hides all below it.
+pub(crate) const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
+/// Folders that nobody described, until somebody does.
+const IMPLICIT_MODE: Mode = Mode::from_bits_truncate(0o755);
+const COPY_BYTES: usize = 256 << 10;
+
+/// What came of unpacking.
+#[derive(Debug, Default)]
+pub(crate) struct Unpacked {
+    /// Folders that the archive uses and does not describe, `` for the top.
+    pub(crate) implicit: Vec<Vec<u8>>,
+    /// Devices that were left out.
+    pub(crate) devices: u64,
+}
+
+/// Unpacks `archive` into the folder `name`, made new in `above`. What the reader still holds after the archive's end is
+/// left in it.
+pub(crate) fn unpack<R: Read>(archive: R, above: &Folder, name: &OsStr) -> Result<(R, Unpacked), UnpackError> {
+    let mut unpacker = Unpacker::new(above, name).map_err(|source| UnpackError::Write {
+        path: String::new(),
+        action: "make the layer's folder",
+        source,
+    })?;
+    let mut archive = Archive::new(archive);
+    let mut entries = 0;
+    while let Some(entry) = archive.next()? {
+        entries += 1;
+        if entries > ENTRIES_MAX {
+            return Err(UnpackError::Limit { what: "entries", max: ENTRIES_MAX });
+        }
+        unpacker.take(&entry, &mut archive).map_err(|refusal| refusal.of(&entry.path))?;
+    }
+    Ok((archive.into_inner(), unpacker.finish()?))
+}
+
+/// Why an entry is refused, before its path is known.
+enum Refusal {
+    Entry(&'static str),
+    Write(&'static str, io::Error),
+    Whole(UnpackError),
+}
+
+impl Refusal {
+    fn of(self, path: &[u8]) -> UnpackError {
+        match self {
+            Self::Entry(why) => UnpackError::Entry { path: printable(path), why },
+            Self::Write(action, source) => UnpackError::Write { path: printable(path), action, source },
+            Self::Whole(error) => error,
+        }
+    }
+}
+
+impl From<&'static str> for Refusal {
+    fn from(why: &'static str) -> Self {
+        Self::Entry(why)
+    }
+}
+
+impl From<(&'static str, io::Error)> for Refusal {
+    fn from((action, source): (&'static str, io::Error)) -> Self {
+        Self::Write(action, source)
+    }
+}
+
+fn to(action: &'static str) -> impl FnOnce(io::Error) -> Refusal {
+    move |source| Refusal::Write(action, source)
+}
+
+struct Unpacker<'f> {
+    above: &'f Folder,
+    name: &'f OsStr,
+    root: Root,
+    /// The folder that the last entry went to: entries come folder by folder.
+    last: Option<(Vec<u8>, Folder)>,
+    /// Times of folders, set at the end because each new name in a folder changes its time.
+    times: HashMap<Vec<u8>, TimeSpec>,
+    implicit: HashSet<Vec<u8>>,
+    whiteouts: HashSet<Vec<u8>>,
+    opaque: HashSet<Vec<u8>>,
+    /// Devices left out: hard links to them are left out too.
+    devices: HashSet<Vec<u8>>,
+    bytes: u64,
+    buffer: Vec<u8>,
+}
+
+impl<'f> Unpacker<'f> {
+    fn new(above: &'f Folder, name: &'f OsStr) -> io::Result<Self> {
+        above.make_folder(name, IMPLICIT_MODE)?;
+        above.set_mode(name, IMPLICIT_MODE)?;
+        Ok(Self {
+            above,
+            name,
+            root: Root::from_folder(above.folder(name)?),
+            last: None,
+            times: HashMap::new(),
+            implicit: HashSet::from([Vec::new()]),
+            whiteouts: HashSet::new(),
+            opaque: HashSet::new(),
+            devices: HashSet::new(),
+            bytes: 0,
+            buffer: vec![0; COPY_BYTES],
+        })
+    }
+
+    fn take<R: Read>(&mut self, entry: &Entry, archive: &mut Archive<R>) -> Result<(), Refusal> {
+        if entry.path.len() > PATH_BYTES_MAX || entry.path.contains(&0) {
+            return Err("its path is too long or has a NUL in it".into());
+        }
+        let parts = parts(&entry.path)?;
+        if parts.len() > DEPTH_MAX {
+            return Err(Refusal::Whole(UnpackError::Limit { what: "folders above an entry", max: DEPTH_MAX as u64 }));
+        }
+        let Some((name, folders)) = parts.split_last() else {
+            return self.take_top(entry);
+        };
+        let parent_path = folders.join(&b'/');
+        let folder = self.folder(&parent_path)?;
+        let result = match meaning(name)? {
+            Meaning::Note => Ok(()),
+            Meaning::Opaque => self.make_opaque(&parent_path),
+            Meaning::Hides(hidden) => self.hide(&folder, &parent_path, hidden),
+            Meaning::Thing => self.make(entry, &folder, OsStr::from_bytes(name), join(&parent_path, name), archive),
+        };
+        self.last = Some((parent_path, folder));
+        result
+    }
+
+    /// The entry `./`: the layer's own top.
+    fn take_top(&mut self, entry: &Entry) -> Result<(), Refusal> {
+        if entry.kind != Kind::Folder {
+            return Err("it takes the place of the layer's top folder".into());
+        }
+        attributes::apply(self.above, self.name, entry)?;
+        self.describe(Vec::new(), entry);
+        Ok(())
+    }
+
+    fn describe(&mut self, path: Vec<u8>, entry: &Entry) {
+        self.implicit.remove(&path);
+        self.times.insert(path, attributes::time_of(entry));
+    }
+
+    /// The folder of that path, links in it followed below the layer's top; made if it is not there.
+    fn folder(&mut self, path: &[u8]) -> Result<Folder, Refusal> {
+        if let Some((last, folder)) = self.last.take()
+            && last == path
+        {
+            return Ok(folder);
+        }
+        match self.root.open_folder(Path::new(OsStr::from_bytes(path))) {
+            Ok(folder) => Ok(folder),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_folders(path),
+            // A whiteout may stand where a folder is to be.
+            Err(error) if error.raw_os_error() == Some(Errno::ENOTDIR as i32) => self.make_folders(path),
+            Err(error) => Err(to("open the folder that it is in")(error)),
+        }
+    }
+
+    fn make_folders(&mut self, path: &[u8]) -> Result<Folder, Refusal> {
+        let mut walked: Vec<u8> = Vec::new();
+        let mut folder = self.root.open_folder(Path::new("")).map_err(to("open the layer"))?;
+        for part in path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()) {
+            walked = join(&walked, part);
+            let name = OsStr::from_bytes(part);
+            folder = match self.root.open_folder(Path::new(OsStr::from_bytes(&walked))) {
+                Ok(folder) => folder,
+                Err(_) => self.make_implicit(folder, name, &walked)?,
+            };
+        }
+        Ok(folder)
+    }
+
+    fn make_implicit(&mut self, folder: Folder, name: &OsStr, path: &[u8]) -> Result<Folder, Refusal> {
+        let hidden = match folder.status(name) {
+            Ok(status) if is_whiteout(&status) => {
+                folder.remove_file(name).map_err(to("replace a whiteout"))?;
+                true
+            }
+            Ok(_) => {
+                return Err("a folder that it is in is no folder, or a link that leads nowhere in this layer".into());
+            }
+            Err(_) => false,
+        };
+        folder.make_folder(name, IMPLICIT_MODE).map_err(to("make a folder that it is in"))?;
+        folder.set_mode(name, IMPLICIT_MODE).map_err(to("make a folder that it is in"))?;
+        if hidden {
+            self.mark_opaque(&folder, name, path)?;
+        }
+        self.implicit.insert(path.to_vec());
+        if self.implicit.len() > IMPLICIT_FOLDERS_MAX {
+            let max = IMPLICIT_FOLDERS_MAX as u64;
+            return Err(Refusal::Whole(UnpackError::Limit { what: "folders that are not described", max }));
+        }
+        folder.folder(name).map_err(to("open a folder that it is in"))
+    }
+
+    fn make_opaque(&mut self, path: &[u8]) -> Result<(), Refusal> {
+        let Some(name) = path.rsplit(|byte| *byte == b'/').next().filter(|name| !name.is_empty()) else {
+            return self.mark_opaque(self.above, self.name, path);
+        };
+        let above = path.get(..path.len().saturating_sub(name.len() + 1)).unwrap_or_default();
+        let above = self.root.open_folder(Path::new(OsStr::from_bytes(above))).map_err(to("open its folder"))?;
+        self.mark_opaque(&above, OsStr::from_bytes(name), path)
+    }
+
+    fn mark_opaque(&mut self, folder: &Folder, name: &OsStr, path: &[u8]) -> Result<(), Refusal> {
+        let status = folder.status(name).map_err(to("look at the opaque folder"))?;
+        if !is_folder(&status) {
+            return Err("an opaque mark by way of a link".into());
+        }
+        xattr::set(folder, name, OsStr::new(OPAQUE_ATTRIBUTE), b"y").map_err(to("mark its folder opaque"))?;
+        self.opaque.insert(path.to_vec());
+        Ok(())
+    }
+
+    fn hide(&mut self, folder: &Folder, parent_path: &[u8], hidden: &[u8]) -> Result<(), Refusal> {
+        let (path, name) = (join(parent_path, hidden), OsStr::from_bytes(hidden));
+        match folder.status(name) {
+            // What this layer itself has there stays, and hides what is below if it is no folder.
+            Ok(status) if is_folder(&status) => self.mark_opaque(folder, name, &path),
+            Ok(_) => Ok(()),
+            Err(_) => {
+                folder.make_node(name, SFlag::S_IFCHR, Mode::empty(), 0).map_err(to("make a whiteout"))?;
+                self.whiteouts.insert(path);
+                Ok(())
+            }
+        }
+    }
+
+    fn make<R: Read>(
+        &mut self,
+        entry: &Entry,
+        folder: &Folder,
+        name: &OsStr,
+        path: Vec<u8>,
+        archive: &mut Archive<R>,
+    ) -> Result<(), Refusal> {
+        match entry.kind {
+            Kind::File => self.make_file(entry, folder, name, &path, archive),
+            Kind::Folder => self.make_folder(entry, folder, name, path),
+            Kind::SymbolicLink => {
+                if entry.target.is_empty() || entry.target.contains(&0) {
+                    return Err("a link without a target, or with a NUL in it".into());
+                }
+                self.clear(folder, name, &path)?;
+                folder.symlink(OsStr::from_bytes(&entry.target), name).map_err(to("make the link"))?;
+                self.finish_leaf(entry, folder, name)
+            }
+            Kind::Fifo => {
+                self.clear(folder, name, &path)?;
+                folder.make_node(name, SFlag::S_IFIFO, Mode::empty(), 0).map_err(to("make the fifo"))?;
+                self.finish_leaf(entry, folder, name)
+            }
+            Kind::HardLink => self.link(entry, folder, name, path),
+            Kind::Device => {
+                self.clear(folder, name, &path)?;
+                self.devices.insert(path);
+                Ok(())
+            }
+        }
+    }
+
+    fn finish_leaf(&mut self, entry: &Entry, folder: &Folder, name: &OsStr) -> Result<(), Refusal> {
+        attributes::apply(folder, name, entry)?;
+        attributes::apply_time(folder, name, attributes::time_of(entry))?;
+        Ok(())
+    }
+
+    fn make_folder(&mut self, entry: &Entry, folder: &Folder, name: &OsStr, path: Vec<u8>) -> Result<(), Refusal> {
+        match folder.status(name) {
+            Ok(status) if is_folder(&status) => {}
+            before => {
+                let was_hidden = before.is_ok_and(|status| is_whiteout(&status));
+                self.clear(folder, name, &path)?;
+                folder.make_folder(name, Mode::S_IRWXU).map_err(to("make the folder"))?;
+                if was_hidden {
+                    self.mark_opaque(folder, name, &path)?;
+                }
+            }
+        }
+        attributes::apply(folder, name, entry)?;
+        self.describe(path, entry);
+        Ok(())
+    }
+
+    fn make_file<R: Read>(
+        &mut self,
+        entry: &Entry,
+        folder: &Folder,
+        name: &OsStr,
+        path: &[u8],
+        archive: &mut Archive<R>,
+    ) -> Result<(), Refusal> {
+        self.bytes = self.bytes.saturating_add(entry.stored);
+        if self.bytes > LAYER_BYTES_MAX {
+            return Err(Refusal::Whole(UnpackError::Limit { what: "bytes", max: LAYER_BYTES_MAX }));
+        }
+        let mut file = match folder.create(name, Mode::S_IRUSR) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.clear(folder, name, path)?;
+                folder.create(name, Mode::S_IRUSR)
+            }
+            other => other,
+        }
+        .map_err(to("make the file"))?;
+        match &entry.pieces {
+            None => self.copy(archive, &mut file, entry.stored)?,
+            Some(pieces) => {
+                for (offset, length) in &pieces.list {
+                    file.seek(SeekFrom::Start(*offset)).map_err(to("write"))?;
+                    self.copy(archive, &mut file, *length)?;
+                }
+                file.set_len(pieces.size).map_err(to("set its size"))?;
+            }
+        }
+        Ok(attributes::apply_to_file(&file, entry)?)
+    }
+
+    fn copy<R: Read>(&mut self, archive: &mut Archive<R>, file: &mut File, length: u64) -> Result<(), Refusal> {
+        let mut left = length;
+        while left > 0 {
+            let most = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
+            let part = self.buffer.get_mut(..most).unwrap_or_default();
+            let count = match archive.read(part) {
+                Ok(0) => return Err(Refusal::Whole(damaged("it ends inside a file"))),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(source) => return Err(Refusal::Whole(UnpackError::Read { source })),
+            };
+            file.write_all(part.get(..count).unwrap_or_default()).map_err(to("write"))?;
+            left -= count as u64;
+        }
+        Ok(())
+    }
+
+    fn link(&mut self, entry: &Entry, folder: &Folder, name: &OsStr, path: Vec<u8>) -> Result<(), Refusal> {
+        let target = parts(&entry.target)?;
+        let Some((target_name, target_folders)) = target.split_last() else {
+            return Err("a hard link to the layer's top".into());
+        };
+        let target_path = target.join(&b'/');
+        if target_path == path {
+            return Ok(());
+        }
+        if self.devices.contains(&target_path) {
+            self.devices.insert(path);
+            return Ok(());
+        }
+        let missing = "a hard link to what this layer does not have: links into a layer below are not supported";
+        let target_folder = target_folders.join(&b'/');
+        let target_folder = self.root.open_folder(Path::new(OsStr::from_bytes(&target_folder))).map_err(|_| missing)?;
+        let target_name = OsStr::from_bytes(target_name);
+        let status = target_folder.status(target_name).map_err(|_| missing)?;
+        if is_whiteout(&status) {
+            return Err(missing.into());
+        }
+        if is_folder(&status) {
+            return Err("a hard link to a folder".into());
+        }
+        self.clear(folder, name, &path)?;
+        folder.link(name, &target_folder, target_name).map_err(to("make the hard link"))
+    }
+
+    /// Takes away what has the name, so that something else can have it.
+    fn clear(&mut self, folder: &Folder, name: &OsStr, path: &[u8]) -> Result<(), Refusal> {
+        self.whiteouts.remove(path);
+        self.devices.remove(path);
+        folder.remove_tree(name).map_err(to("replace what is there"))
+    }
+
+    /// Times of folders; and whiteouts inside opaque folders go, which hide nothing and would show.
+    fn finish(self) -> Result<Unpacked, UnpackError> {
+        for path in &self.whiteouts {
+            let (above, name) = split(path);
+            if self.opaque.contains(above)
+                && let Ok(folder) = self.root.open_folder(Path::new(OsStr::from_bytes(above)))
+                && folder.status(OsStr::from_bytes(name)).is_ok_and(|status| is_whiteout(&status))
+            {
+                let done = folder.remove_file(OsStr::from_bytes(name));
+                done.map_err(|error| Refusal::Write("remove a whiteout", error).of(path))?;
+            }
+        }
+        for (path, time) in &self.times {
+            self.set_time(path, *time).map_err(|refusal| refusal.of(path))?;
+        }
+        let mut implicit: Vec<_> = self.implicit.into_iter().collect();
+        implicit.sort();
+        Ok(Unpacked { implicit, devices: self.devices.len() as u64 })
+    }
+
+    fn set_time(&self, path: &[u8], time: TimeSpec) -> Result<(), Refusal> {
+        let (above, name) = split(path);
+        if name.is_empty() {
+            return Ok(attributes::apply_time(self.above, self.name, time)?);
+        }
+        // A folder that was replaced later by something else has no time any more.
+        let Ok(folder) = self.root.open_folder(Path::new(OsStr::from_bytes(above))) else { return Ok(()) };
+        match folder.status(OsStr::from_bytes(name)) {
+            Ok(status) if is_folder(&status) => Ok(attributes::apply_time(&folder, OsStr::from_bytes(name), time)?),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(slash) => (path.get(..slash).unwrap_or_default(), path.get(slash + 1..).unwrap_or_default()),
+        None => (b"", path),
+    }
+}
+
+fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
+    if folder.is_empty() { name.to_vec() } else { [folder, b"/", name].concat() }
+}
+
+pub(crate) fn is_folder(status: &FileStat) -> bool {
+    status.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits()
+}
+
+/// Overlayfs's sign for a name that is gone.
+pub(crate) fn is_whiteout(status: &FileStat) -> bool {
+    status.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits() && status.st_rdev == 0
+}
