@@ -49,7 +49,7 @@ fn what_makes_no_sense_is_refused_by_kind() {
     assert_eq!(kind(client.try_ask(Call::Kill { container: "c".into(), signal: 9, all: false })), FaultKind::NotFound);
     let create = |id: &str, bundle| Call::Create { container: id.into(), bundle, log: None };
     assert_eq!(kind(client.try_ask(create("../c", pod.bundle("c", "")))), FaultKind::Invalid);
-    assert_eq!(kind(client.try_ask(create("c", "/nonexistent".into()))), FaultKind::Invalid);
+    assert_eq!(kind(client.try_ask(create("c", "/nonexistent".into()))), FaultKind::Failed);
     client.ask(create("c", pod.bundle("c", "sleep 1000")));
     assert_eq!(kind(client.try_ask(create("c", pod.bundle("c", "")))), FaultKind::Exists);
     client.ask(start("c"));
