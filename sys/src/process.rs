@@ -139,6 +139,20 @@ pub fn close_on_exec_from(first: u32) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
+/// Closes every descriptor but the standard streams and `kept`, which is none of them. Only for a process made by
+/// [`spawn`], which never goes back to the code that owns the others.
+pub fn close_all_but(kept: impl AsFd) -> nix::Result<()> {
+    let kept = kept.as_fd().as_raw_fd() as u32;
+    for (first, last) in [(3, kept.saturating_sub(1)), (kept + 1, u32::MAX)] {
+        if first <= last {
+            // SAFETY: the owners of what is closed are copies of the parent's values, in a process that ends by
+            // `execve` or `_exit` and neither uses nor drops them any more, as the documentation demands.
+            Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })?;
+        }
+    }
+    Ok(())
+}
+
 /// Makes `fd` descriptor number 0, 1 or 2 of this process, kept across `execve`.
 pub fn set_standard_stream(fd: impl AsFd, number: i32) -> nix::Result<()> {
     if !(0..=2).contains(&number) {

@@ -107,6 +107,10 @@ impl<'a> Init<'a> {
             process::exit_now(GAVE_UP);
         }
         let Start::When(listener) = &self.start else { return None };
+        // It may wait for long, and must not hold open what its maker has since closed, or died with.
+        if process::close_all_but(listener).is_err() {
+            process::exit_now(GAVE_UP);
+        }
         loop {
             let mut ready = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
             let _ = poll(&mut ready, PollTimeout::NONE);

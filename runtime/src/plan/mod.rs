@@ -83,7 +83,8 @@ pub(crate) fn init(
     setup.extend(joined.steps);
     let sources = mounts::plan(spec, &spec::rootfs(spec, bundle)?, &cgroup.cgroup, &mut setup)?;
     setup.extend([Step::NewSession, Step::Folder(folder(process)?, Missing::Make)]);
-    let end = identity::plan(process, filter, streams(stdio)?)?;
+    setup.push(Step::Streams { streams: streams(stdio)?, owner: process.user().uid() });
+    let end = identity::plan(process, filter)?;
     Ok(Plan {
         namespaces: joined.born_into,
         pid_namespace: joined.pid_namespace,
@@ -109,7 +110,8 @@ pub(crate) fn exec(
     let mut setup = identity::score(process);
     setup.push(Step::JoinCgroup(cgroup.open_v1_procs()?));
     setup.extend([Step::JoinContainer(init), Step::NewSession, Step::Folder(folder(process)?, Missing::Fail)]);
-    let end = identity::plan(process, filter, streams(stdio)?)?;
+    setup.push(Step::Streams { streams: streams(stdio)?, owner: process.user().uid() });
+    let end = identity::plan(process, filter)?;
     Ok(Plan {
         namespaces: CloneFlags::empty(),
         pid_namespace: Some(pid_namespace),
