@@ -86,7 +86,8 @@ fn a_client_that_does_not_read_is_dropped_and_the_others_hear_everything() {
             Ok(()) => sent += 1,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
             Err(error) => {
-                assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+                let kinds = [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset];
+                assert!(kinds.contains(&error.kind()), "{error}");
                 break;
             }
         }
