@@ -19,13 +19,14 @@ use berth_sys::file::{self, Durability};
 use ipnetwork::IpNetwork;
 
 use super::range::{Range, RangeSet, parse_sets};
+use crate::Error;
 use crate::attachment::Owner;
 use crate::cache::{files, remove_folder};
 use crate::limits::{ADDRESS_REST, ADDRESSES_TRIED_MAX, ROUTES_MAX};
 use crate::lock::{self, Held, Mode};
+use crate::site::Site;
 use crate::spec::fields::Fields;
 use crate::spec::result::Route;
-use crate::{Dirs, Error};
 
 /// What the configuration says.
 #[derive(Debug, Clone)]
@@ -68,12 +69,12 @@ impl HostLocal {
     }
 
     /// The addresses of one network.
-    pub(crate) fn store(&self, network: &str, dirs: &Dirs) -> Store {
+    pub(crate) fn store(&self, site: Site<'_>) -> Store {
         let folder = match &self.data_dir {
-            Some(folder) => folder.join(network),
-            None => dirs.state.join("networks").join(network),
+            Some(folder) => folder.join(site.network),
+            None => site.dirs.state.join("networks").join(site.network),
         };
-        Store { network: network.to_owned(), folder }
+        Store { network: site.network.to_owned(), folder }
     }
 }
 
@@ -273,11 +274,14 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Dirs;
     use serde_json::json;
 
     fn store(folder: &Path, ipam: serde_json::Value) -> (HostLocal, Store) {
         let config = HostLocal::parse(&Fields::at("ipam".into(), &ipam).unwrap()).unwrap();
-        let store = config.store("net", &Dirs { state: folder.to_owned(), bin: vec![] });
+        let dirs = Dirs { state: folder.to_owned(), bin: vec![] };
+        let site = Site { network: "net", version: "1.1.0", dirs: &dirs, sockets: &Default::default() };
+        let store = config.store(site);
         (config, store)
     }
 

@@ -166,11 +166,7 @@ impl Route {
             message.fixed(&fixed(0, 0));
             message.put_u32(libc::IFLA_MASTER, bridge);
         });
-        let mut ports = Vec::new();
-        self.socket.answers(&mut request, |message| {
-            ports.extend(parse(message.body).filter(|link| link.master == Some(bridge)));
-        })?;
-        Ok(ports)
+        self.socket.dump(&mut request, |message| parse(message.body).filter(|link| link.master == Some(bridge)))
     }
 }
 
