@@ -18,7 +18,7 @@ mod namespaces;
 mod options;
 mod step;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use berth_sys::process::Program;
@@ -129,6 +129,21 @@ fn folder(process: &Process) -> Result<Target, Error> {
 }
 
 impl Plan {
+    /// The descriptors that the steps use.
+    pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let mut all = Vec::new();
+        for step in self.setup.iter().chain(&self.finish) {
+            match step {
+                Step::JoinCgroup(procs) => all.extend(procs.iter().map(AsFd::as_fd)),
+                Step::JoinNamespace { namespace, .. } => all.push(namespace.as_fd()),
+                Step::JoinContainer(init) => all.push(init.as_fd()),
+                Step::Streams { streams, .. } => all.extend(streams.iter().map(AsFd::as_fd)),
+                _ => {}
+            }
+        }
+        all
+    }
+
     /// What the failed step was doing; `None` if all steps were done and the program could not be executed.
     pub(crate) fn step(&self, number: u16) -> Option<&Step> {
         self.setup.iter().chain(&self.finish).nth(number.into())
