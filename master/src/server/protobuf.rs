@@ -25,7 +25,6 @@ pub(super) enum ProtobufError {
 #[derive(Clone, Copy)]
 enum Shape {
     Text,
-    Bytes,
     Integer,
     Switch,
     Time,
@@ -227,7 +226,6 @@ fn value(shape: Shape, item: Item<'_>) -> Option<Option<Value>> {
         (Shape::Text, Item::Bytes(bytes)) => {
             Some(std::str::from_utf8(bytes).ok()?.into()).filter(|_| !bytes.is_empty())
         }
-        (Shape::Bytes, Item::Bytes(bytes)) => Some(STANDARD.encode(bytes).into()),
         // Negative numbers are written as their two's complement.
         (Shape::Integer, Item::Number(number)) => Some(number.cast_signed().into()),
         (Shape::Switch, Item::Number(number)) => Some((number != 0).into()),
