@@ -10,8 +10,9 @@
 //! A file is there whole or not at all, so a crash leaves at most an address whose owner is known to be gone.
 
 use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Write};
 use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -144,7 +145,7 @@ impl Store {
             return Err(Error::NoAddress { network: self.network.clone(), range: set.to_string(), taken });
         };
         self.take(address, owner)?;
-        let _ = fs::write(&marker, address.to_string());
+        let _ = overwrite(&marker, &address.to_string());
         let address = IpNetwork::new(address, range.subnet.prefix())
             .map_err(|error| Error::Config { field: "ipam.ranges".to_owned(), problem: error.to_string() })?;
         Ok(Reserved { address, gateway: range.gateway })
@@ -269,6 +270,14 @@ impl Store {
     fn resting(&self, address: IpAddr) -> PathBuf {
         self.folder.join("resting").join(address.to_string())
     }
+}
+
+/// Overwrites a hint in place: a file that is cut to nothing and written again makes the kernel write it to the disk, for
+/// milliseconds, and half a hint does no harm.
+fn overwrite(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.set_len(text.len() as u64)
 }
 
 #[cfg(test)]
