@@ -30,7 +30,6 @@ mod host;
 mod limits;
 mod list;
 mod lock;
-mod site;
 mod spec;
 
 use std::path::{Path, PathBuf};
@@ -43,7 +42,6 @@ use builtin::bridge::Interfaces;
 use chain::Chain;
 pub use error::Error;
 use list::List;
-use site::NftSockets;
 pub use spec::result::{AddResult, Interface, IpConfig, Route};
 
 /// A network: a parsed configuration list and the folder where its results are kept. Cheap to clone; every verb may be
@@ -52,7 +50,6 @@ pub use spec::result::{AddResult, Interface, IpConfig, Route};
 pub struct Network {
     list: Arc<List>,
     dirs: Dirs,
-    sockets: Arc<NftSockets>,
 }
 
 /// Where networks keep things and find things.
@@ -67,7 +64,7 @@ pub struct Dirs {
 impl Network {
     /// Parses a configuration list.
     pub fn parse(list: &[u8], dirs: Dirs) -> Result<Self, Error> {
-        Ok(Self { list: Arc::new(List::parse(list)?), dirs, sockets: Arc::default() })
+        Ok(Self { list: Arc::new(List::parse(list)?), dirs })
     }
 
     /// The first configuration list (`*.conflist`) in a folder, by name. `None` if there is none.
@@ -139,6 +136,6 @@ impl Network {
     }
 
     fn chain(&self) -> Chain<'_> {
-        Chain { list: &self.list, dirs: &self.dirs, sockets: &self.sockets }
+        Chain { list: &self.list, dirs: &self.dirs }
     }
 }

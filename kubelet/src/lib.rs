@@ -12,7 +12,11 @@
 //! |---|---|
 //! | [`config`] | what the agent was told to be |
 //! | `source` | which pods should be here |
-//! | `pod` | the pods: one task each |
+//! | `pod` | the pods: each a loop of observe, plan, apply |
+//! | `volume` | what pods' volumes hold and where they are mounted |
+//! | `probe` | whether containers have started, serve, live |
+//! | `image` | whether to pull, with whose credentials |
+//! | `cgroups` | the `kubepods` tree |
 //! | `objects` | the config maps and secrets of this node's pods |
 //! | `status` | the pods' statuses on their way to the master |
 //! | `recorder` | events, on their way to the master |
@@ -21,17 +25,21 @@
 //! | `document` | reading what people write, with errors that name the field |
 #![forbid(unsafe_code)]
 
+mod cgroups;
 pub mod config;
 mod document;
 mod error;
+mod image;
 mod node;
 mod objects;
 mod pod;
+mod probe;
 mod recorder;
 mod run;
 mod server;
 mod source;
 mod status;
+mod volume;
 
 pub use crate::config::{CertificateFiles, Config, ConfigError, Options};
 pub use crate::error::Error;

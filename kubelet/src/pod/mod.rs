@@ -1,19 +1,66 @@
 //! The pods of this node: one task per pod, each a loop of observe, plan, apply.
-#![allow(clippy::todo, dead_code, unused_variables, clippy::unused_async, reason = "the outline")]
+//!
+//! ```text
+//!        source ──▶ Workers ──▶ worker ─┬─ observe   engine's records + memory ──▶ Observed
+//!   engine news ──▶    │                ├─ plan      (Desired, Observed, now)  ──▶ Plan      pure
+//! object changes ──▶   │                ├─ status    Observed                  ──▶ PodStatus pure
+//!                      │                └─ apply     each action a task; its end is an event
+//!                      └─ log files, pods for the server
+//! ```
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `desired` | the pod's object, checked once |
+//! | `observe` | what there is of a pod, in the words that plans are made of |
+//! | `memory` | what only the worker knows; nothing that a restart must not lose |
+//! | `plan` | what is to be done now; pure |
+//! | `invariants` | what must be true of every plan |
+//! | `status` | what is told to the master; pure |
+//! | `notice` | what is told to users by events; pure |
+//! | `apply` | how each action is done |
+//! | `container_config`, `sandbox_config` | from the pod's words to the engine's; pure |
+//! | `worker` | the loop |
+//!
+//! What a restart of the agent must not lose is not in here at all: the engine's records have it (which container ran
+//! how often, how it ended, how many ended early in a row), or the pod's own status.
 
-use std::collections::HashSet;
+mod apply;
+pub(crate) mod container_config;
+pub(crate) mod desired;
+pub(crate) mod event;
+mod invariants;
+mod last_words;
+mod logs;
+mod memory;
+pub(crate) mod notice;
+mod observe;
+mod plan;
+mod routes;
+mod sandbox_config;
+#[cfg(test)]
+mod simulation;
+mod status;
+mod unsupported;
+mod worker;
+mod workers;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use berth_api::id::PodUid;
 use berth_engine::Engine;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OnceCell, mpsc, watch};
 
+use self::desired::Desired;
+use self::notice::Notice;
+use self::routes::Routes;
+pub(crate) use self::workers::Workers;
+use crate::cgroups::Cgroups;
 use crate::config::Config;
 use crate::node::NodeFacts;
 use crate::objects::Objects;
 use crate::recorder::Recorder;
+use crate::volume::Volumes;
 
 /// What the workers need of the rest of the node.
 #[derive(Clone)]
@@ -98,44 +145,59 @@ pub(crate) enum LogError {
     },
 }
 
-/// All pods of the node. Cheap to clone; every clone is the same.
-#[derive(Clone)]
-pub(crate) struct Workers {}
+/// What all workers share.
+struct Context {
+    world: World,
+    volumes: Volumes,
+    cgroups: Cgroups,
+    routes: Routes,
+    adopted: OnceCell<()>,
+}
 
-impl Workers {
-    /// No pods yet.
-    pub(crate) fn new(world: World) -> Self {
-        todo!()
+impl Context {
+    fn new(world: World) -> Self {
+        let (volumes, cgroups) = (Volumes::new(&world.config.state_dir), Cgroups::new(&world.config));
+        Self { world, volumes, cgroups, routes: Routes::default(), adopted: OnceCell::new() }
     }
 
-    /// The source has this version of a pod now.
-    pub(crate) fn update(&self, pod: Arc<Pod>) {
-        todo!()
+    /// Finds the sandboxes of an agent that ran before; once.
+    async fn adopt(&self) {
+        self.adopted.get_or_init(|| self.find_sandboxes()).await;
     }
 
-    /// The source has a pod no more: it is ended with its grace period, and all it had is freed.
-    pub(crate) fn remove(&self, uid: &PodUid) {
-        todo!()
+    /// Finds out whose every sandbox of the engine is.
+    async fn find_sandboxes(&self) {
+        for sandbox in self.world.engine.sandboxes().await {
+            match sandbox.config.uid.parse() {
+                Ok(uid) => self.routes.add(sandbox.id, &uid),
+                Err(error) => tracing::warn!(sandbox = sandbox.id.as_str(), %error, "a sandbox is nobody's"),
+            }
+        }
     }
 
-    /// The first complete list is in: what runs here for pods that are not in it is ended and freed.
-    pub(crate) fn synced(&self, known: &HashSet<PodUid>) {
-        todo!()
+    fn node(&self) -> NodeFacts {
+        self.world.node.borrow().clone()
     }
 
-    /// All pods with what is known of them now.
-    pub(crate) fn pods(&self) -> Vec<(Arc<Pod>, PodStatus)> {
-        todo!()
+    fn tell(&self, desired: &Desired, notice: &Notice) {
+        self.tell_pod(&desired.pod, notice);
     }
 
-    /// Where a container's log is.
-    pub(crate) async fn log_file(
-        &self,
-        namespace: &str,
-        pod: &str,
-        container: &str,
-        previous: bool,
-    ) -> Result<LogFile, LogError> {
-        todo!()
+    fn tell_pod(&self, pod: &Pod, notice: &Notice) {
+        let Notice { container, kind, reason, message, .. } = notice;
+        self.world.recorder.event(pod, container.as_deref(), *kind, reason, message.clone());
     }
+}
+
+/// A configuration for tests, with everything below one folder.
+#[cfg(test)]
+pub(crate) fn a_config(folder: &std::path::Path) -> Config {
+    let options = crate::config::Options {
+        node_name: Some("node".to_owned()),
+        state_dir: folder.join("state"),
+        run_dir: folder.join("run"),
+        pod_log_dir: folder.join("logs"),
+        ..crate::config::Options::default()
+    };
+    Config::load(options).unwrap()
 }

@@ -18,7 +18,6 @@ mod expiry;
 mod namespace;
 mod object;
 mod pod;
-mod protobuf;
 mod proxy;
 mod read;
 mod reply;

@@ -166,7 +166,11 @@ impl Route {
             message.fixed(&fixed(0, 0));
             message.put_u32(libc::IFLA_MASTER, bridge);
         });
-        self.socket.dump(&mut request, |message| parse(message.body).filter(|link| link.master == Some(bridge)))
+        let mut ports = Vec::new();
+        self.socket.answers(&mut request, |message| {
+            ports.extend(parse(message.body).filter(|link| link.master == Some(bridge)));
+        })?;
+        Ok(ports)
     }
 }
 

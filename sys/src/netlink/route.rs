@@ -70,7 +70,7 @@ impl Route {
                 fixed[0] = family as u8;
                 message.fixed(&fixed);
             });
-            routes.extend(self.socket.dump(&mut request, |message| parse(message.body))?);
+            self.socket.answers(&mut request, |message| routes.extend(parse(message.body)))?;
         }
         Ok(routes)
     }
