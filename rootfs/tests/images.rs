@@ -2,7 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "images/crashes.rs"]
+mod crashes;
+#[path = "images/faults.rs"]
+mod faults;
+#[path = "images/hostile.rs"]
+mod hostile;
 #[path = "images/import.rs"]
 mod import;
+#[path = "images/layers.rs"]
+mod layers;
+#[path = "images/registry.rs"]
+mod registry;
 #[path = "images/support.rs"]
 mod support;

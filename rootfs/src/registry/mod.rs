@@ -262,9 +262,26 @@ async fn scheme(client: &Client, host: &str, config: &RegistryConfig) -> &'stati
         return "https";
     }
     match client.get(format!("https://{host}/v2/")).send().await {
-        Err(error) if error.is_connect() => "http",
+        Err(error) if error.is_connect() && !is_distrust(&error) => "http",
         _ => "https",
     }
+}
+
+/// Whether a registry does speak HTTPS and only its certificate is no good: plain HTTP is no way around that.
+fn is_distrust(error: &reqwest::Error) -> bool {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(_))) {
+            return true;
+        }
+        // An I/O error passes over what it wraps when it is asked for its source.
+        let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        next = match wrapped {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        };
+    }
+    false
 }
 
 fn is_loopback(host: &str) -> bool {

@@ -313,3 +313,39 @@ pub(crate) fn boot_id() -> Result<String, Error> {
     let path = Path::new("/proc/sys/kernel/random/boot_id");
     Ok(fs::read_to_string(path).map_err(Error::file("read", path))?.trim().to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blob_that_grows_without_measure_is_stopped() {
+        let (sender, receiver) = sync_channel(PIECES_AHEAD);
+        let limit = 20 * PIECE_BYTES as u64;
+        let result = std::thread::scope(|scope| {
+            let inflating = scope.spawn(|| hand_on(io::repeat(0), limit, &sender).map(drop));
+            for _ in 0..20 {
+                assert!(receiver.recv().unwrap().is_ok());
+            }
+            inflating.join().unwrap()
+        });
+        let error = innermost(UnpackError::Read { source: result.unwrap_err() });
+        assert!(matches!(error, UnpackError::Limit { max, .. } if max == limit), "{error}");
+        assert!(!is_about_content(&error));
+    }
+
+    #[test]
+    fn small_blobs_may_grow_and_large_ones_by_a_ratio() {
+        assert_eq!(expansion_limit(100), EXPANSION_FREE_BYTES);
+        assert_eq!(expansion_limit(100 << 20), (100 << 20) * EXPANSION_MAX);
+        assert_eq!(expansion_limit(u64::MAX), LAYER_BYTES_MAX);
+    }
+
+    #[test]
+    fn compression_is_told_by_the_first_bytes() {
+        assert!(is_compressed(&[0x1f, 0x8b, 8, 0]));
+        assert!(is_compressed(&[0x28, 0xb5, 0x2f, 0xfd]));
+        assert!(is_compressed(&[0x53, 0x2a, 0x4d, 0x18]));
+        assert!(!is_compressed(b"etc/") && !is_compressed(b"") && !is_compressed(&[0x1f]));
+    }
+}

@@ -7,6 +7,8 @@
 //! that the archive does not describe are listed, so that a mount can give them the attributes that they have below.
 
 mod attributes;
+mod folders;
+mod marks;
 mod pax;
 mod sparse;
 pub(crate) mod tar;
@@ -20,8 +22,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use berth_sys::beneath::{Folder, Root};
-use berth_sys::xattr;
-use nix::errno::Errno;
 use nix::sys::stat::{FileStat, Mode, SFlag};
 use nix::sys::time::TimeSpec;
 
@@ -30,7 +30,7 @@ use self::tar::{Archive, Entry, Kind, damaged, printable};
 pub(crate) use self::whiteout::parts;
 use self::whiteout::{Meaning, meaning};
 use crate::error::UnpackError;
-use crate::limits::{DEPTH_MAX, ENTRIES_MAX, IMPLICIT_FOLDERS_MAX, LAYER_BYTES_MAX, PATH_BYTES_MAX};
+use crate::limits::{DEPTH_MAX, ENTRIES_MAX, LAYER_BYTES_MAX, PATH_BYTES_MAX};
 
 /// The attribute by which overlayfs knows a folder that hides all below it.
 pub(crate) const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
@@ -174,93 +174,6 @@ impl<'f> Unpacker<'f> {
         self.times.insert(path, attributes::time_of(entry));
     }
 
-    /// The folder of that path, links in it followed below the layer's top; made if it is not there.
-    fn folder(&mut self, path: &[u8]) -> Result<Folder, Refusal> {
-        if let Some((last, folder)) = self.last.take()
-            && last == path
-        {
-            return Ok(folder);
-        }
-        match self.root.open_folder(Path::new(OsStr::from_bytes(path))) {
-            Ok(folder) => Ok(folder),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_folders(path),
-            // A whiteout may stand where a folder is to be.
-            Err(error) if error.raw_os_error() == Some(Errno::ENOTDIR as i32) => self.make_folders(path),
-            Err(error) => Err(to("open the folder that it is in")(error)),
-        }
-    }
-
-    fn make_folders(&mut self, path: &[u8]) -> Result<Folder, Refusal> {
-        let mut walked: Vec<u8> = Vec::new();
-        let mut folder = self.root.open_folder(Path::new("")).map_err(to("open the layer"))?;
-        for part in path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()) {
-            walked = join(&walked, part);
-            let name = OsStr::from_bytes(part);
-            folder = match self.root.open_folder(Path::new(OsStr::from_bytes(&walked))) {
-                Ok(folder) => folder,
-                Err(_) => self.make_implicit(folder, name, &walked)?,
-            };
-        }
-        Ok(folder)
-    }
-
-    fn make_implicit(&mut self, folder: Folder, name: &OsStr, path: &[u8]) -> Result<Folder, Refusal> {
-        let hidden = match folder.status(name) {
-            Ok(status) if is_whiteout(&status) => {
-                folder.remove_file(name).map_err(to("replace a whiteout"))?;
-                true
-            }
-            Ok(_) => {
-                return Err("a folder that it is in is no folder, or a link that leads nowhere in this layer".into());
-            }
-            Err(_) => false,
-        };
-        folder.make_folder(name, IMPLICIT_MODE).map_err(to("make a folder that it is in"))?;
-        folder.set_mode(name, IMPLICIT_MODE).map_err(to("make a folder that it is in"))?;
-        if hidden {
-            self.mark_opaque(&folder, name, path)?;
-        }
-        self.implicit.insert(path.to_vec());
-        if self.implicit.len() > IMPLICIT_FOLDERS_MAX {
-            let max = IMPLICIT_FOLDERS_MAX as u64;
-            return Err(Refusal::Whole(UnpackError::Limit { what: "folders that are not described", max }));
-        }
-        folder.folder(name).map_err(to("open a folder that it is in"))
-    }
-
-    fn make_opaque(&mut self, path: &[u8]) -> Result<(), Refusal> {
-        let Some(name) = path.rsplit(|byte| *byte == b'/').next().filter(|name| !name.is_empty()) else {
-            return self.mark_opaque(self.above, self.name, path);
-        };
-        let above = path.get(..path.len().saturating_sub(name.len() + 1)).unwrap_or_default();
-        let above = self.root.open_folder(Path::new(OsStr::from_bytes(above))).map_err(to("open its folder"))?;
-        self.mark_opaque(&above, OsStr::from_bytes(name), path)
-    }
-
-    fn mark_opaque(&mut self, folder: &Folder, name: &OsStr, path: &[u8]) -> Result<(), Refusal> {
-        let status = folder.status(name).map_err(to("look at the opaque folder"))?;
-        if !is_folder(&status) {
-            return Err("an opaque mark by way of a link".into());
-        }
-        xattr::set(folder, name, OsStr::new(OPAQUE_ATTRIBUTE), b"y").map_err(to("mark its folder opaque"))?;
-        self.opaque.insert(path.to_vec());
-        Ok(())
-    }
-
-    fn hide(&mut self, folder: &Folder, parent_path: &[u8], hidden: &[u8]) -> Result<(), Refusal> {
-        let (path, name) = (join(parent_path, hidden), OsStr::from_bytes(hidden));
-        match folder.status(name) {
-            // What this layer itself has there stays, and hides what is below if it is no folder.
-            Ok(status) if is_folder(&status) => self.mark_opaque(folder, name, &path),
-            Ok(_) => Ok(()),
-            Err(_) => {
-                folder.make_node(name, SFlag::S_IFCHR, Mode::empty(), 0).map_err(to("make a whiteout"))?;
-                self.whiteouts.insert(path);
-                Ok(())
-            }
-        }
-    }
-
     fn make<R: Read>(
         &mut self,
         entry: &Entry,
@@ -402,18 +315,9 @@ impl<'f> Unpacker<'f> {
         folder.remove_tree(name).map_err(to("replace what is there"))
     }
 
-    /// Times of folders; and whiteouts inside opaque folders go, which hide nothing and would show.
+    /// What waits for the last entry: idle whiteouts, and the times of folders.
     fn finish(self) -> Result<Unpacked, UnpackError> {
-        for path in &self.whiteouts {
-            let (above, name) = split(path);
-            if self.opaque.contains(above)
-                && let Ok(folder) = self.root.open_folder(Path::new(OsStr::from_bytes(above)))
-                && folder.status(OsStr::from_bytes(name)).is_ok_and(|status| is_whiteout(&status))
-            {
-                let done = folder.remove_file(OsStr::from_bytes(name));
-                done.map_err(|error| Refusal::Write("remove a whiteout", error).of(path))?;
-            }
-        }
+        self.drop_idle_whiteouts()?;
         for (path, time) in &self.times {
             self.set_time(path, *time).map_err(|refusal| refusal.of(path))?;
         }

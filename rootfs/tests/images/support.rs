@@ -196,7 +196,7 @@ pub(crate) fn make_tree(top: &Path) {
 pub(crate) const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// Writes tar archives by hand, so that they can say anything.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(crate) struct Tar(Vec<u8>);
 
 impl Tar {
@@ -205,15 +205,25 @@ impl Tar {
     }
 
     /// Any entry: its flag, path, link target and data.
-    pub(crate) fn entry(mut self, flag: u8, path: &str, target: &str, data: &[u8]) -> Self {
+    pub(crate) fn entry(self, flag: u8, path: &str, target: &str, data: &[u8]) -> Self {
+        let mode = if flag == b'5' { 0o755 } else { 0o644 };
+        self.any(flag, path, target, data, mode, 0)
+    }
+
+    /// A folder of that mode and owner.
+    pub(crate) fn described(self, path: &str, mode: u32, owner: u64) -> Self {
+        self.any(b'5', path, "", b"", mode, owner)
+    }
+
+    fn any(mut self, flag: u8, path: &str, target: &str, data: &[u8], mode: u32, owner: u64) -> Self {
         let mut header = tar::Header::new_ustar();
         let old = header.as_old_mut();
         old.name[..path.len()].copy_from_slice(path.as_bytes());
         old.linkname[..target.len()].copy_from_slice(target.as_bytes());
         header.set_entry_type(tar::EntryType::new(flag));
-        header.set_mode(if flag == b'5' { 0o755 } else { 0o644 });
-        header.set_uid(0);
-        header.set_gid(0);
+        header.set_mode(mode);
+        header.set_uid(owner);
+        header.set_gid(owner);
         header.set_mtime(1_000_000);
         header.set_size(data.len() as u64);
         header.set_cksum();
@@ -243,4 +253,84 @@ impl Tar {
         self.0.resize(self.0.len() + 1024, 0);
         self.0
     }
+}
+
+/// An image as its blobs, to be laid out or served.
+#[derive(Default)]
+pub(crate) struct Made {
+    pub(crate) blobs: BTreeMap<String, Vec<u8>>,
+    diff_ids: Vec<String>,
+    layers: Vec<serde_json::Value>,
+}
+
+impl Made {
+    /// An image with these layers, the lowest first, compressed in turn in each way that there is.
+    pub(crate) fn of(layers: &[Vec<u8>]) -> Self {
+        let mut made = Self::default();
+        for (index, tar) in layers.iter().enumerate() {
+            match index % 3 {
+                0 => made.layer(tar, gzip(tar), "application/vnd.oci.image.layer.v1.tar+gzip"),
+                1 => made.layer(
+                    tar,
+                    zstd::encode_all(&tar[..], 1).unwrap(),
+                    "application/vnd.oci.image.layer.v1.tar+zstd",
+                ),
+                _ => made.layer(tar, tar.clone(), "application/vnd.oci.image.layer.v1.tar"),
+            }
+        }
+        made
+    }
+
+    pub(crate) fn layer(&mut self, tar: &[u8], blob: Vec<u8>, media_type: &str) {
+        self.diff_ids.push(berth_rootfs::Digest::of(tar).to_string());
+        let size = blob.len();
+        let digest = self.blob(blob);
+        self.layers.push(serde_json::json!({ "mediaType": media_type, "digest": digest, "size": size }));
+    }
+
+    pub(crate) fn blob(&mut self, content: Vec<u8>) -> String {
+        let digest = berth_rootfs::Digest::of(&content).to_string();
+        self.blobs.insert(digest.clone(), content);
+        digest
+    }
+
+    /// Adds configuration and manifest; gives the manifest's descriptor.
+    pub(crate) fn manifest(&mut self) -> serde_json::Value {
+        let config = serde_json::json!({
+            "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
+            "os": "linux",
+            "rootfs": { "type": "layers", "diff_ids": self.diff_ids },
+        });
+        let config = serde_json::to_vec(&config).unwrap();
+        let size = config.len();
+        let config = self.blob(config);
+        let manifest = serde_json::json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": size },
+            "layers": self.layers,
+        });
+        let manifest = serde_json::to_vec(&manifest).unwrap();
+        let size = manifest.len();
+        serde_json::json!({ "mediaType": MANIFEST, "digest": self.blob(manifest), "size": size })
+    }
+
+    /// An OCI layout of the image.
+    pub(crate) fn lay_out(mut self, top: &Path) {
+        let index = serde_json::json!({ "schemaVersion": 2, "manifests": [self.manifest()] });
+        fs::create_dir_all(top.join("blobs/sha256")).unwrap();
+        fs::write(top.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+        fs::write(top.join("index.json"), serde_json::to_vec(&index).unwrap()).unwrap();
+        for (digest, content) in &self.blobs {
+            fs::write(top.join("blobs").join(digest.replace(':', "/")), content).unwrap();
+        }
+    }
+}
+
+pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+pub(crate) fn gzip(content: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, content).unwrap();
+    encoder.finish().unwrap()
 }

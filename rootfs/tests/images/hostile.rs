@@ -1,0 +1,165 @@
+//! Archives that mean harm, or are broken: nothing comes out of the layer, nothing is left, the reason is told.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use berth_rootfs::Error;
+
+use super::support::{Bench, Made, Tar, told};
+
+/// Imports the archive; whatever comes of it, the room beside the store is as it was and no unfinished thing is left.
+async fn unpack(tar: Vec<u8>) -> (Bench, Result<berth_rootfs::Image, Error>) {
+    let bench = Bench::new();
+    let outside = bench.folder("outside");
+    fs::write(outside.join("file"), "outside").unwrap();
+    let result = bench.import_tar(&tar).await;
+    assert_eq!(fs::read_to_string(outside.join("file")).unwrap(), "outside");
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
+    assert!(bench.names("tmp").is_empty(), "{:?}", bench.names("tmp"));
+    (bench, result)
+}
+
+async fn refused(tar: Tar, why: &str) {
+    let (bench, result) = unpack(tar.end()).await;
+    let error = told(&result.unwrap_err());
+    assert!(error.contains(why), "{error}");
+    assert!(bench.names("layers").is_empty());
+    assert!(bench.store.images().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn paths_that_leave_the_layer_are_refused() {
+    refused(Tar::new().file("../outside/file", "evil"), "'..'").await;
+    refused(Tar::new().file("a/../../outside/file", "evil"), "'..'").await;
+    refused(Tar::new().hard_link("a", "../outside/file"), "'..'").await;
+    refused(Tar::new().file("", "evil"), "top folder").await;
+    refused(Tar::new().symlink("/", "/outside"), "top folder").await;
+    refused(Tar::new().file(".wh.", ""), "names nothing").await;
+    refused(Tar::new().file("a/.wh...", ""), "names nothing").await;
+}
+
+#[tokio::test]
+async fn links_are_followed_within_the_layer_alone() {
+    let bench = Bench::new();
+    let outside = bench.folder("outside");
+    fs::write(outside.join("file"), "outside").unwrap();
+    let outside = outside.to_str().unwrap();
+    for target in [outside.to_owned(), format!("../../../../../../../..{outside}")] {
+        let tar = Tar::new().symlink("way", &target).file("way/file", "evil").end();
+        let error = bench.import_tar(&tar).await.unwrap_err();
+        assert!(told(&error).contains("leads nowhere"), "{}", told(&error));
+        let tar = Tar::new().symlink("way", &target).hard_link("mine", "way/file").end();
+        let error = bench.import_tar(&tar).await.unwrap_err();
+        assert!(told(&error).contains("does not have"), "{}", told(&error));
+    }
+    assert_eq!(fs::read_to_string(bench.path("outside/file")).unwrap(), "outside");
+    // An absolute link means the layer's own top.
+    let tar = Tar::new().dir("usr/lib").symlink("lib", "/usr/lib").symlink("up", "../../usr").file("lib/a", "a");
+    let image = bench.import_tar(&tar.file("up/lib/b", "b").file("/absolute", "c").end()).await.unwrap();
+    let layer = bench.layer(&image, 0);
+    assert_eq!(fs::read_to_string(layer.join("usr/lib/a")).unwrap(), "a");
+    assert_eq!(fs::read_to_string(layer.join("usr/lib/b")).unwrap(), "b");
+    assert_eq!(fs::read_to_string(layer.join("absolute")).unwrap(), "c");
+}
+
+#[tokio::test]
+async fn a_link_in_the_way_is_replaced_and_never_written_through() {
+    let bench = Bench::new();
+    let outside = bench.folder("outside");
+    let file = outside.join("file");
+    fs::write(&file, "outside").unwrap();
+    let tar = Tar::new()
+        .symlink("file", file.to_str().unwrap())
+        .file("file", "mine")
+        .symlink("dir", outside.to_str().unwrap())
+        .dir("dir")
+        .file("dir/file", "mine")
+        .symlink("link", outside.to_str().unwrap())
+        .symlink("link", "elsewhere")
+        .hard_link("hard", "link")
+        .end();
+    let image = bench.import_tar(&tar).await.unwrap();
+    let layer = bench.layer(&image, 0);
+    assert_eq!(fs::read_to_string(layer.join("file")).unwrap(), "mine");
+    assert_eq!(fs::read_to_string(layer.join("dir/file")).unwrap(), "mine");
+    assert_eq!(fs::read_link(layer.join("hard")).unwrap().to_str(), Some("elsewhere"));
+    assert_eq!(fs::read_to_string(&file).unwrap(), "outside");
+    assert_eq!(fs::metadata(&file).unwrap().modified().unwrap().elapsed().unwrap().as_secs() / 3600, 0);
+}
+
+#[tokio::test]
+async fn kinds_change_and_the_last_entry_counts() {
+    let tar = Tar::new()
+        .dir("a")
+        .file("a/b", "gone")
+        .file("a", "file")
+        .file("c", "gone")
+        .dir("c")
+        .file("c/d", "here")
+        .hard_link("c/d", "c/d")
+        .hard_link("e", "c/d")
+        .file("c/d", "new");
+    let (bench, image) = unpack(tar.end()).await;
+    let layer = bench.layer(&image.unwrap(), 0);
+    assert_eq!(fs::read_to_string(layer.join("a")).unwrap(), "file");
+    assert_eq!(fs::read_to_string(layer.join("c/d")).unwrap(), "new");
+    assert_eq!(fs::read_to_string(layer.join("e")).unwrap(), "here");
+}
+
+#[tokio::test]
+async fn impossible_links_are_refused() {
+    refused(Tar::new().hard_link("a", "not-here"), "does not have").await;
+    refused(Tar::new().dir("d").hard_link("a", "d"), "to a folder").await;
+    refused(Tar::new().hard_link("a", "/"), "top").await;
+    refused(Tar::new().file(".wh.w", "").hard_link("a", "w"), "does not have").await;
+    refused(Tar::new().file("f", "").file("f/g", ""), "no folder").await;
+    refused(Tar::new().symlink("a", ""), "without a target").await;
+}
+
+#[tokio::test]
+async fn devices_are_left_out_and_cannot_pass_for_whiteouts() {
+    let tar = Tar::new()
+        .entry(b'3', "dev/null", "", b"")
+        .entry(b'4', "dev/disk", "", b"")
+        .hard_link("dev/same", "dev/null")
+        .file("dev/file", "");
+    let (bench, image) = unpack(tar.end()).await;
+    let layer = bench.layer(&image.unwrap(), 0);
+    let names: Vec<_> = fs::read_dir(layer.join("dev")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["file"]);
+}
+
+#[tokio::test]
+async fn unknown_kinds_and_broken_archives_are_told() {
+    refused(Tar::new().entry(b'V', "volume", "", b""), "type is unknown").await;
+    let whole = Tar::new().file("a", &"x".repeat(5000)).end();
+    let (_, result) = unpack(whole[..3000].to_vec()).await;
+    assert!(told(&result.unwrap_err()).contains("ends inside"));
+    let mut wrong = whole.clone();
+    wrong[0] = b'b';
+    let (_, result) = unpack(wrong).await;
+    assert!(told(&result.unwrap_err()).contains("checksum"));
+    let deep = "d/".repeat(45);
+    let mut tar = Tar::new();
+    for depth in 1..8 {
+        tar = tar.symlink(&format!("l{depth}"), &deep);
+    }
+    let (bench, result) = unpack(tar.file(&format!("{deep}f"), "deep").end()).await;
+    assert!(bench.layer(&result.unwrap(), 0).join(&deep).join("f").is_file());
+}
+
+#[tokio::test]
+async fn a_layout_cannot_read_outside_itself() {
+    let bench = Bench::new();
+    let layout = bench.folder("layout");
+    Made::of(&[Tar::new().file("a", "a").end()]).lay_out(&layout);
+    let blobs: Vec<_> = fs::read_dir(layout.join("blobs/sha256")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    for blob in blobs {
+        let moved = bench.path("outside").join(blob.file_name().unwrap());
+        fs::create_dir_all(bench.path("outside")).unwrap();
+        fs::rename(&blob, &moved).unwrap();
+        symlink(&moved, &blob).unwrap();
+    }
+    let error = bench.try_import(&layout, "test/links").await.unwrap_err();
+    assert!(told(&error).contains("no file"), "{}", told(&error));
+}
