@@ -112,7 +112,7 @@ fn check_key(field: &str, key: &str, errors: &mut Vec<FieldError>) {
 }
 
 fn check_base64(path: &str, value: &Value, errors: &mut Vec<FieldError>) {
-    if !value.as_str().is_some_and(|text| BASE64.decode(text).is_ok()) {
+    if value.as_str().is_none_or(|text| BASE64.decode(text).is_err()) {
         errors.push(FieldError::invalid(path, value, "must be base64 encoded bytes"));
     }
 }

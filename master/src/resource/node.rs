@@ -35,7 +35,7 @@ impl Strategy for NodeStrategy {
             seen.push(key);
         }
         for (at, cidr) in meta::items(&node["spec"], "podCIDRs").iter().enumerate() {
-            if !cidr.as_str().is_some_and(|text| text.parse::<IpNetwork>().is_ok()) {
+            if cidr.as_str().is_none_or(|text| text.parse::<IpNetwork>().is_err()) {
                 let detail = "must be a valid CIDR, such as 10.0.0.0/24";
                 errors.push(FieldError::invalid(format!("spec.podCIDRs[{at}]"), cidr, detail));
             }

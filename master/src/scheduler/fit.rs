@@ -17,12 +17,12 @@ pub(super) fn refusals(pod: &Pod, need: &Need, room: &Room<'_>) -> Vec<String> {
     if is_unschedulable(node) && !tolerates_unschedulable(spec) {
         return one("node(s) were unschedulable");
     }
-    if !is_ready(node) {
-        return one("node(s) were not ready");
-    }
     if let Some(taint) = taints(node).find(|t| t.effect != "PreferNoSchedule" && !is_tolerated(spec, t)) {
         let value = taint.value.as_deref().unwrap_or_default();
         return vec![format!("node(s) had untolerated taint {{{}: {value}}}", taint.key)];
+    }
+    if !is_ready(node) {
+        return one("node(s) were not ready");
     }
     if !matches_selector(spec, node) || !matches_affinity(spec, node) {
         return one("node(s) didn't match Pod's node affinity/selector");

@@ -5,6 +5,7 @@ use http::header::CONTENT_TYPE;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::protobuf::{self, PROTOBUF, ProtobufError};
 use super::reply::{self, Form, Reply};
 use super::status::{About, Refusal};
 use super::{Api, Call, DryRun, authz, namespace, object};
@@ -42,11 +43,15 @@ pub(super) fn media_type(call: &Call) -> &str {
 
 /// The body as JSON. A client that does not name its type means JSON.
 pub(super) fn parse_body(call: &Call) -> Result<Value, Refusal> {
-    if !matches!(media_type(call), "" | reply::JSON) {
-        return Err(Refusal::unsupported_media(&[reply::JSON]));
+    match media_type(call) {
+        "" | reply::JSON => serde_json::from_slice(&call.body)
+            .map_err(|error| Refusal::bad_request(format!("the body is no valid JSON: {error}"))),
+        PROTOBUF => protobuf::decode(&call.body).map_err(|error| match error {
+            ProtobufError::Kind(_) => Refusal::unsupported_media(&[reply::JSON]),
+            ProtobufError::Broken => Refusal::bad_request("the body is no valid protobuf in Kubernetes' form"),
+        }),
+        _ => Err(Refusal::unsupported_media(&[reply::JSON])),
     }
-    serde_json::from_slice(&call.body)
-        .map_err(|error| Refusal::bad_request(format!("the body is no valid JSON: {error}")))
 }
 
 /// Compares with the schema. Returns warnings; what the kind does not have is dropped later, with the defaults.

@@ -18,6 +18,7 @@ mod expiry;
 mod namespace;
 mod object;
 mod pod;
+mod protobuf;
 mod proxy;
 mod read;
 mod reply;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::create::parse_body;
 use super::reply::{self, Reply};
 use super::status::{About, Refusal};
-use super::update::Place;
+use super::update::{Place, Through};
 use super::{Api, Call, DryRun, object};
 use crate::resource::find;
 use crate::store::Prefix;
@@ -101,7 +101,7 @@ impl Api {
         let pods = find("", "v1", "pods").ok_or_else(Refusal::no_such_path)?;
         let key = Prefix::new("", "pods", call.target.namespace.as_deref()).key(&binding.pod);
         let dry_run: DryRun = call.dry_run()?;
-        let place = Place { kind: pods, key: &key, name: &binding.pod, sub: Some("binding"), dry_run };
+        let place = Place { kind: pods, key: &key, name: &binding.pod, through: Through::Binding, dry_run };
         self.replace(place, |pod| binding.bind(pod, Timestamp::now())).await?;
         let done = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 });
         Ok(reply::json(StatusCode::CREATED, &done))

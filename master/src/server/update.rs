@@ -15,13 +15,24 @@ use crate::store::{Key, StoreError, Stored, Write};
 
 const APPLY: &str = "application/apply-patch+yaml";
 
-/// Which object is replaced, through which subresource.
+/// Who changes an object, and so what may change.
+#[derive(Clone, Copy)]
+pub(super) enum Through<'a> {
+    /// A client, by the object itself.
+    Object,
+    /// A client, by a subresource.
+    Subresource(&'a str),
+    /// The server, which gives a pod its node: what no client may change afterwards.
+    Binding,
+}
+
+/// Which object is replaced.
 #[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
     pub(super) kind: &'static Kind,
     pub(super) key: &'a Key,
     pub(super) name: &'a str,
-    pub(super) sub: Option<&'a str>,
+    pub(super) through: Through<'a>,
     pub(super) dry_run: DryRun,
 }
 
@@ -89,15 +100,20 @@ impl Api {
 
 impl Call {
     pub(super) fn place<'a>(&'a self, key: &'a Key) -> Result<Place<'a>, Refusal> {
-        let (name, sub) = (self.name(), self.subresource());
-        Ok(Place { kind: self.kind, key, name, sub, dry_run: self.dry_run()? })
+        let through = self.subresource().map_or(Through::Object, Through::Subresource);
+        Ok(Place { kind: self.kind, key, name: self.name(), through, dry_run: self.dry_run()? })
     }
 }
 
 /// Keeps what may not change, fills in what is missing, and checks the rest.
 fn prepare(place: Place<'_>, current: &Value, new: &mut Value) -> Result<(), Refusal> {
     object::carry(current, new);
-    place.kind.prepare_update(current, new, place.sub);
+    let sub = match place.through {
+        Through::Binding => return Ok(()),
+        Through::Object => None,
+        Through::Subresource(sub) => Some(sub),
+    };
+    place.kind.prepare_update(current, new, sub);
     let errors = place.kind.validate_update(current, new);
     if errors.is_empty() { Ok(()) } else { Err(Refusal::invalid(place.kind, place.name, &errors)) }
 }
