@@ -1,5 +1,7 @@
 //! The API as client programs see it, over real TLS.
 
+#![allow(clippy::panic, clippy::unwrap_used)] // helpers of tests are tests
+
 mod support;
 
 use futures::TryStreamExt;

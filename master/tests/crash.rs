@@ -1,5 +1,7 @@
 //! `kill -9` in the middle of writes: everything that was acknowledged is there afterwards.
 
+#![allow(clippy::panic, clippy::unwrap_used)] // helpers of tests are tests
+
 mod support;
 
 use std::collections::BTreeSet;

@@ -1,6 +1,8 @@
 //! The kubectl that is installed, with its validation on, against a master of its own. Both ends of the versions that
 //! are about (1.20 and 1.32) must pass; `KUBECTL` names another one.
 
+#![allow(clippy::panic, clippy::unwrap_used)] // helpers of tests are tests
+
 mod support;
 
 use std::process::Stdio;

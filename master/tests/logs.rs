@@ -1,5 +1,7 @@
 //! Logs, from a kubelet that this test plays: with the credentials that a node is issued.
 
+#![allow(clippy::panic, clippy::unwrap_used)] // helpers of tests are tests
+
 mod support;
 
 use std::convert::Infallible;

@@ -185,13 +185,18 @@ impl Pki {
         file::make_folder(dir)?;
         let user = format!("{NODE_USER_PREFIX}{name}");
         let client = self.identity(dir, "client", &Profile::client(&user, &[GROUP_NODES]))?;
-        let serving = Profile {
+        let mut serving = Profile {
             common_name: user.clone(),
             organizations: vec![GROUP_NODES.to_owned()],
-            names: vec![name.to_owned()],
+            names: Vec::new(),
             addresses: addresses.to_vec(),
             usage: Usage::Server,
         };
+        // A node may be called by its address; certificates tell addresses from names.
+        match name.parse() {
+            Ok(address) => serving.addresses.push(address),
+            Err(_) => serving.names.push(name.to_owned()),
+        }
         self.identity(dir, "serving", &serving)?;
         let (kubeconfig, ca) = (dir.join("kubeconfig"), dir.join("ca.crt"));
         file::write_public(&ca, &self.ca_pem)?;

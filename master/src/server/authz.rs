@@ -17,6 +17,8 @@ const LEASE_NAMESPACE: &str = "kube-node-lease";
 /// What marks a pod in the API as the image of one that its node runs from a file.
 const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
+const RESTRICTED_LABELS: &str = "node-restriction.kubernetes.io";
+
 const READ: &[Verb] = &[Verb::Get, Verb::List, Verb::Watch];
 const TELL: &[Verb] = &[Verb::Create, Verb::Update, Verb::Patch];
 
@@ -172,6 +174,47 @@ pub(super) fn check_created(user: &User, kind: &Kind, created: &Value) -> Result
     Err(Refusal::forbidden(About::object(kind, name), &why))
 }
 
+/// What a node changes must be its own to change: neither what keeps pods from it, nor what selectors go by.
+pub(super) fn check_changed(
+    user: &User,
+    kind: &Kind,
+    sub: Option<&str>,
+    old: &Value,
+    new: &Value,
+) -> Result<(), Refusal> {
+    let Some(node) = user.node() else { return Ok(()) };
+    let why = match (kind.group, kind.plural) {
+        ("", "pods") if is_changed(&old["metadata"]["labels"], &new["metadata"]["labels"]) => {
+            format!("node {node:?} cannot update labels through pod status")
+        }
+        // Through a subresource the spec stays as it is, whatever the body says.
+        ("", "nodes") if sub.is_none() && is_changed(&old["spec"]["taints"], &new["spec"]["taints"]) => {
+            format!("node {node:?} is not allowed to modify taints")
+        }
+        ("", "nodes") if restricted(old) != restricted(new) => {
+            format!("node {node:?} is not allowed to modify labels with the prefix {RESTRICTED_LABELS}")
+        }
+        _ => return Ok(()),
+    };
+    Err(Refusal::forbidden(About::object(kind, object::name(new)), &why))
+}
+
+/// Nothing, and a list or map of nothing, are the same.
+fn is_changed(old: &Value, new: &Value) -> bool {
+    let is_empty = |value: &Value| match value {
+        Value::Object(fields) => fields.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        other => other.is_null(),
+    };
+    old != new && !(is_empty(old) && is_empty(new))
+}
+
+/// Labels by which an administrator sets nodes apart.
+fn restricted(node: &Value) -> Vec<(&String, &Value)> {
+    let labels = node["metadata"]["labels"].as_object().into_iter().flatten();
+    labels.filter(|(key, _)| key.split('/').next().is_some_and(|prefix| prefix.ends_with(RESTRICTED_LABELS))).collect()
+}
+
 /// Whether a pod's spec refers to an object, wherever it does.
 fn names(part: &Value, resource: &str, name: &str) -> bool {
     let (keys, name_fields): (&[&str], &[&str]) = match resource {
@@ -309,5 +352,21 @@ mod tests {
         assert!(check_created(&node, pods, &pod).is_err());
         pod["metadata"]["annotations"][MIRROR_ANNOTATION] = "x".into();
         assert!(check_created(&node, pods, &pod).is_ok());
+    }
+
+    #[test]
+    fn a_node_does_not_change_what_others_choose_by() {
+        let node = User::new("system:node:n1", &["system:nodes"]);
+        let check = |plural, old: Value, new: Value| {
+            check_changed(&node, find("", "v1", plural).unwrap(), None, &old, &new).is_ok()
+        };
+        let labelled = |key: &str| json!({"metadata": {"labels": {key: "1"}}});
+        assert!(check("pods", json!({"metadata": {}}), json!({"metadata": {"labels": {}}})));
+        assert!(!check("pods", json!({}), labelled("app")));
+        assert!(check("nodes", json!({}), labelled("zone")));
+        assert!(!check("nodes", labelled("rack.node-restriction.kubernetes.io/x"), json!({})));
+        let tainted = json!({"spec": {"taints": [{"key": "k", "effect": "NoSchedule"}]}});
+        assert!(!check("nodes", tainted.clone(), json!({"spec": {}})));
+        assert!(check("nodes", tainted.clone(), tainted));
     }
 }

@@ -120,3 +120,6 @@ impl From<StoreError> for Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

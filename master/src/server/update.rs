@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::create::{UnknownFields, check_schema, media_type, parse_object};
 use super::reply::{self, Form, Reply};
 use super::status::{About, Refusal};
-use super::{Api, Call, DryRun, object};
+use super::{Api, Call, DryRun, authz, object};
 use crate::limits::CONFLICT_RETRIES_MAX;
 use crate::patch::{self, PatchError};
 use crate::resource::{FieldError, Kind};
@@ -40,7 +40,11 @@ impl Api {
     pub(super) async fn update(&self, call: &Call) -> Result<Reply, Refusal> {
         let form = Form::choose(&call.headers, &call.options)?;
         let (new, warnings) = parse_object(call, Some(call.name()))?;
-        let updated = self.replace(call.place(&call.key())?, |_| Ok(new.clone())).await?;
+        let update = |current: &Value| {
+            authz::check_changed(&call.user, call.kind, call.subresource(), current, &new)?;
+            Ok(new.clone())
+        };
+        let updated = self.replace(call.place(&call.key())?, update).await?;
         let mut reply = reply::json(StatusCode::OK, &form.one(call.kind, updated));
         warnings.iter().for_each(|warning| reply::warn(&mut reply, warning));
         Ok(reply)
@@ -59,6 +63,7 @@ impl Api {
         let patch = |current: &Value| {
             // The last try counts.
             let (new, found) = patched(call, current, unknown)?;
+            authz::check_changed(&call.user, call.kind, call.subresource(), current, &new)?;
             warnings = found;
             Ok(new)
         };
