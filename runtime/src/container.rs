@@ -162,7 +162,7 @@ impl Conversation {
             cgroup: folder.as_ref().map(AsFd::as_fd),
         };
         let init = Init::new(plan, start, theirs);
-        let child = spawn(&birth, || init.run(&ours)).map_err(Error::Spawn)?;
+        let child = spawn(&birth, || init.run()).map_err(Error::Spawn)?;
         Ok(Self { child: Some(child), socket: ours })
     }
 

@@ -16,6 +16,7 @@ pub mod shim;
 mod spec;
 mod state;
 mod sync;
+mod update;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -89,6 +90,12 @@ impl Runtime {
     /// A container as it is now.
     pub fn state(&self, id: &str) -> Result<State, Error> {
         self.container_state(id)
+    }
+
+    /// Changes limits of a container that was created; those that are absent stay. Devices, huge pages and `unified`
+    /// are refused.
+    pub fn update(&self, id: &str, resources: &oci_spec::runtime::LinuxResources) -> Result<(), Error> {
+        self.update_container(id, resources)
     }
 
     /// A container's cgroup: to watch it for the OOM killer, to read figures from.

@@ -131,6 +131,18 @@ pub(crate) fn refuse_resources(resources: &LinuxResources) -> Result<(), Error> 
     ])
 }
 
+/// Refuses limits that can only be set when a container is created.
+pub(crate) fn refuse_in_update(resources: &LinuxResources) -> Result<(), Error> {
+    let cpu = resources.cpu().as_ref();
+    refuse(&[
+        ("devices", resources.devices().as_ref().is_some_and(|rules| !rules.is_empty())),
+        ("hugepageLimits", resources.hugepage_limits().as_ref().is_some_and(|limits| !limits.is_empty())),
+        ("unified", resources.unified().as_ref().is_some_and(|files| !files.is_empty())),
+        ("cpu.burst", cpu.is_some_and(|it| it.burst().is_some())),
+        ("cpu.idle", cpu.is_some_and(|it| it.idle().is_some())),
+    ])
+}
+
 fn refuse(fields: &[(&str, bool)]) -> Result<(), Error> {
     match fields.iter().find(|(_, asked)| *asked) {
         Some((field, _)) => Err(Error::unsupported(*field)),

@@ -2,13 +2,17 @@
 //! nowhere, memory given back, and the least init of a pid namespace.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::unistd::{self, Gid, Uid};
+
+use crate::process;
 
 /// The user that a pid namespace's init runs as, as the usual pause containers do.
 const NOBODY: u32 = 65535;
@@ -63,14 +67,15 @@ pub fn give_memory_back() {
 /// Makes this process, the first of a new pid namespace, the least init there is: it has an empty root folder, no
 /// descriptors, no capabilities and another user, the kernel reaps its children for it, and it ends with its parent.
 ///
-/// `go` is a pipe: the parent writes a byte to it while it lives. Without that a parent that died before its death
-/// could become a signal would be missed. `failure` takes the reason why no init could be made; it is closed without a
-/// word when one was.
-pub fn become_init(go: io::PipeReader, mut failure: io::PipeWriter) -> ! {
-    if let Err(error) = prepare_init(go) {
+/// `parent` is a pipe whose other end, `parents_end`, the parent holds open while it lives: a parent that died before
+/// its death could become a signal would be missed otherwise. `failure` takes the reason why no init could be made; it is
+/// closed without a word when one was.
+pub fn become_init(parent: io::PipeReader, parents_end: &io::PipeWriter, mut failure: io::PipeWriter) -> ! {
+    // This copy of it would keep the pipe open. Its owner is a value of the parent's that is never dropped here.
+    let _ = unistd::close(parents_end.as_raw_fd());
+    if let Err(error) = prepare_init(parent) {
         let _ = write!(failure, "{error}");
-        // SAFETY: ends the process at once, without the exit handlers and destructors of the program it was copied from.
-        unsafe { libc::_exit(1) }
+        process::exit_now(1);
     }
     // SAFETY: closes every descriptor; no value that owns one is used after this, for the loop below never ends.
     unsafe { libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0) };
@@ -79,7 +84,7 @@ pub fn become_init(go: io::PipeReader, mut failure: io::PipeWriter) -> ! {
     }
 }
 
-fn prepare_init(mut go: io::PipeReader) -> io::Result<()> {
+fn prepare_init(parent: io::PipeReader) -> io::Result<()> {
     prctl::set_name(c"pause")?;
     SigSet::all().thread_block()?;
     // SAFETY: an ignored SIGCHLD is a disposition without a handler; the kernel then reaps children by itself.
@@ -92,7 +97,10 @@ fn prepare_init(mut go: io::PipeReader) -> io::Result<()> {
     unistd::setresuid(user, user, user)?;
     // After the change of user, which forgets it.
     prctl::set_pdeathsig(Signal::SIGKILL)?;
-    go.read_exact(&mut [0])
+    match poll(&mut [PollFd::new(parent.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO)? {
+        0 => Ok(()),
+        _ => Err(io::Error::new(io::ErrorKind::BrokenPipe, "the parent died")),
+    }
 }
 
 /// Leaves the host's files behind for an empty read-only folder, in a mount namespace of this process' own.

@@ -132,11 +132,29 @@ impl Program {
     }
 }
 
+/// Closes every descriptor but the standard streams and these, given in ascending order. Only for a process made by
+/// [`spawn`], which never goes back to the code that owns the others.
+pub fn close_all_but(needed: &[i32]) -> nix::Result<()> {
+    let mut first = 3;
+    for &fd in needed.iter().filter(|fd| **fd >= 3) {
+        let fd = fd as u32;
+        if first < fd {
+            close_range(first, fd - 1, 0)?;
+        }
+        first = fd + 1;
+    }
+    close_range(first, u32::MAX, 0)
+}
+
 /// Keeps every descriptor from `first` on out of the program that is executed next.
 pub fn close_on_exec_from(first: u32) -> nix::Result<()> {
-    // SAFETY: changes a flag of this process' descriptors; closes none.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    Errno::result(result).map(drop)
+    close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+}
+
+fn close_range(first: u32, last: u32, flags: u32) -> nix::Result<()> {
+    // SAFETY: touches no memory. Values that own a descriptor which is closed here are the caller's to forget: only a
+    // new process, in which they are copies that are never dropped, is told to close any.
+    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
 }
 
 /// Makes `fd` descriptor number 0, 1 or 2 of this process, kept across `execve`.

@@ -1,24 +1,40 @@
 //! Signals as a new program should find them.
 
-use std::{mem, ptr};
+use std::ptr;
 
+use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+
+/// The highest signal number of the kernel.
+const SIGNAL_MAX: i32 = 64;
+
+/// The kernel's `struct sigaction` on x86-64 and aarch64, which is not libc's.
+#[repr(C)]
+struct Action {
+    handler: usize,
+    flags: u64,
+    restorer: usize,
+    mask: u64,
+}
 
 /// Takes back what the calling process ignores and blocks, so that the program that it executes next finds every
 /// signal at its default. Handlers are reset by `execve` itself.
 pub fn reset() -> nix::Result<()> {
-    for signal in 1..=libc::SIGRTMAX() {
-        let mut action = mem::MaybeUninit::<libc::sigaction>::zeroed();
-        // SAFETY: the structure is large enough and valid when zeroed. The numbers that libc keeps for itself and
-        // those that cannot be changed are refused, which is what we want.
-        let ignored = unsafe {
-            libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) == 0
-                && action.assume_init_ref().sa_sigaction == libc::SIG_IGN
-        };
-        if ignored {
-            // SAFETY: the default action runs no code of ours.
-            unsafe { libc::signal(signal, libc::SIG_DFL) };
+    for signal in 1..=SIGNAL_MAX {
+        let mut action = Action { handler: libc::SIG_DFL, flags: 0, restorer: 0, mask: 0 };
+        change(signal, None, Some(&mut action))?;
+        if action.handler == libc::SIG_IGN {
+            change(signal, Some(&Action { handler: libc::SIG_DFL, flags: 0, restorer: 0, mask: 0 }), None)?;
         }
     }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
+}
+
+/// By the system call itself: libc keeps two signals to itself, which somebody may have set to be ignored all the same.
+fn change(signal: i32, new: Option<&Action>, old: Option<&mut Action>) -> nix::Result<()> {
+    let new = new.map_or(ptr::null(), ptr::from_ref);
+    let old = old.map_or(ptr::null_mut(), ptr::from_mut);
+    // SAFETY: both are null or references to structures of the kernel's layout that outlive the call; the only action
+    // ever set is the default, which runs no code.
+    Errno::result(unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, new, old, size_of::<u64>()) }).map(drop)
 }

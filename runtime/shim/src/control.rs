@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 use crate::clients::Asker;
 use crate::container::{Container, Life, Output, Source};
-use crate::fault::{chain, failed, fault};
+use crate::fault::{failed, fault, runtime_fault};
 use crate::limits::{CONTAINERS_MAX, EXECS_MAX, ID_BYTES_MAX};
 use crate::log::{Log, Stream};
 use crate::note::note;
@@ -307,10 +307,6 @@ fn check_signal(signal: i32) -> Result<Signal, Fault> {
 
 fn unknown(id: &str) -> Fault {
     fault(FaultKind::NotFound, format!("there is no container {id}"))
-}
-
-fn runtime_fault(action: &str, id: &str, error: &berth_runtime::Error) -> Fault {
-    fault(FaultKind::Failed, format!("{action} container {id}: {}", chain(error)))
 }
 
 /// The children of a process, their children, and so on, as of now. An orphan has a new parent and is not found.

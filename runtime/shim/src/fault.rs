@@ -14,6 +14,20 @@ pub(crate) fn failed(action: &str, error: &dyn Error) -> Fault {
     fault(FaultKind::Failed, format!("{action}: {}", chain(error)))
 }
 
+/// What the runtime could not do with a container.
+pub(crate) fn runtime_fault(action: &str, id: &str, error: &berth_runtime::Error) -> Fault {
+    use berth_runtime::Error as E;
+    let kind = match error {
+        E::Id { .. } | E::Spec { .. } | E::Unsupported { .. } => FaultKind::Invalid,
+        E::NotFound { .. } => FaultKind::NotFound,
+        E::Exists { .. } => FaultKind::Exists,
+        E::WrongState { .. } => FaultKind::WrongState,
+        E::Exec { .. } => FaultKind::BadCommand,
+        _ => FaultKind::Failed,
+    };
+    fault(kind, format!("{action} container {id}: {}", chain(error)))
+}
+
 /// An error with all its causes.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();

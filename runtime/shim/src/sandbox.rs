@@ -2,7 +2,7 @@
 //! init of a shared pid namespace.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -138,15 +138,16 @@ fn enter_new(kinds: &[Kind], spec: &SandboxSpec) -> Result<(), Error> {
 /// Makes the init of a new pid namespace, in the other namespaces that this process is in, and pins the namespace.
 fn make_init(folder: &Path) -> Result<i32, Error> {
     let failed = |error: io::Error| Error::Init { message: error.to_string() };
-    let (go, mut tell_go) = io::pipe().map_err(failed)?;
+    let (alive, parents_end) = io::pipe().map_err(failed)?;
     let (mut failure, tell_failure) = io::pipe().map_err(failed)?;
     let birth = Birth { namespaces: CloneFlags::CLONE_NEWPID, pid_namespace: None, cgroup: None };
-    let child = process::spawn(&birth, || daemon::become_init(go, tell_failure)).map_err(failed)?;
-    let ready = tell_go.write_all(&[1]).and_then(|()| {
-        let mut message = String::new();
-        failure.read_to_string(&mut message)?;
-        if message.is_empty() { Ok(()) } else { Err(io::Error::other(message)) }
-    });
+    let child = process::spawn(&birth, || daemon::become_init(alive, &parents_end, tell_failure)).map_err(failed)?;
+    let mut message = String::new();
+    let ready = match failure.read_to_string(&mut message) {
+        Ok(0) => Ok(()),
+        Ok(_) => Err(io::Error::other(message)),
+        Err(error) => Err(error),
+    };
     let namespace = PathBuf::from(format!("/proc/{}/ns/pid", child.pid));
     ready.map_err(failed).and_then(|()| pin(&namespace, &folder.join(Kind::Pid.name()))).inspect_err(|_| {
         end_init(child.pid);

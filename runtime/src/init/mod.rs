@@ -58,6 +58,8 @@ pub(crate) struct Init<'a> {
     progress: Progress,
     start: Start,
     sync: OwnedFd,
+    /// The numbers of the descriptors that it needs, in order.
+    needed: Vec<i32>,
 }
 
 impl<'a> Init<'a> {
@@ -65,13 +67,22 @@ impl<'a> Init<'a> {
     pub(crate) fn new(plan: &'a Plan, start: Start, sync: OwnedFd) -> Self {
         let sources = (0..plan.sources).map(|_| None).collect();
         let progress = Progress { sources, root: None, empty_folder: None, null_device: None, folder_pending: false };
-        Self { plan, progress, start, sync }
+        let mut needed: Vec<i32> = plan.descriptors().iter().map(AsRawFd::as_raw_fd).collect();
+        needed.push(sync.as_raw_fd());
+        if let Start::When(listener) = &start {
+            needed.push(listener.as_raw_fd());
+        }
+        needed.sort_unstable();
+        Self { plan, progress, start, sync, needed }
     }
 
-    /// The new process' whole life before its program. `parents_end` is its copy of the other end of `sync`.
-    pub(crate) fn run(mut self, parents_end: &OwnedFd) -> Infallible {
-        // Only then does the death of the parent close the connection.
-        let _ = nix::unistd::close(parents_end.as_raw_fd());
+    /// The new process' whole life before its program.
+    pub(crate) fn run(mut self) -> Infallible {
+        // Nobody shall wait for it to close what was the parent's; the other end of `sync`, once that is the parent's
+        // alone, tells of its death.
+        if process::close_all_but(&self.needed).is_err() {
+            process::exit_now(GAVE_UP);
+        }
         if process::die_with_parent(true).is_err() || self.parent_is_gone() {
             process::exit_now(GAVE_UP);
         }
@@ -107,6 +118,10 @@ impl<'a> Init<'a> {
             process::exit_now(GAVE_UP);
         }
         let Start::When(listener) = &self.start else { return None };
+        // It may wait for long, and needs no more than to hear of it.
+        if process::close_all_but(&[listener.as_raw_fd()]).is_err() {
+            process::exit_now(GAVE_UP);
+        }
         loop {
             let mut ready = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
             let _ = poll(&mut ready, PollTimeout::NONE);

@@ -1,7 +1,6 @@
 //! Who the process becomes: limits, user, capabilities, filter; and the program that it executes.
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use berth_sys::process::Program;
@@ -42,10 +41,10 @@ pub(super) fn score(process: &Process) -> Vec<Step> {
     process.oom_score_adj().map(|score| Step::OomScore(score.to_string())).into_iter().collect()
 }
 
-pub(super) fn plan(process: &Process, filter: Option<Filter>, streams: [OwnedFd; 3]) -> Result<End, Error> {
+pub(super) fn plan(process: &Process, filter: Option<Filter>) -> Result<End, Error> {
     let user = process.user();
     let mut warnings = Vec::new();
-    let mut steps = vec![Step::Streams { streams, owner: user.uid() }];
+    let mut steps = Vec::new();
     for (number, limit) in process.rlimits().iter().flatten().enumerate() {
         let name = limit.typ().to_string();
         let field = || format!("process.rlimits[{number}]");

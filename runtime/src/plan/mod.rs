@@ -18,7 +18,7 @@ mod namespaces;
 mod options;
 mod step;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use berth_sys::process::Program;
@@ -83,7 +83,8 @@ pub(crate) fn init(
     setup.extend(joined.steps);
     let sources = mounts::plan(spec, &spec::rootfs(spec, bundle)?, &cgroup.cgroup, &mut setup)?;
     setup.extend([Step::NewSession, Step::Folder(folder(process)?, Missing::Make)]);
-    let end = identity::plan(process, filter, streams(stdio)?)?;
+    setup.push(Step::Streams { streams: streams(stdio)?, owner: process.user().uid() });
+    let end = identity::plan(process, filter)?;
     Ok(Plan {
         namespaces: joined.born_into,
         pid_namespace: joined.pid_namespace,
@@ -109,7 +110,8 @@ pub(crate) fn exec(
     let mut setup = identity::score(process);
     setup.push(Step::JoinCgroup(cgroup.open_v1_procs()?));
     setup.extend([Step::JoinContainer(init), Step::NewSession, Step::Folder(folder(process)?, Missing::Fail)]);
-    let end = identity::plan(process, filter, streams(stdio)?)?;
+    setup.push(Step::Streams { streams: streams(stdio)?, owner: process.user().uid() });
+    let end = identity::plan(process, filter)?;
     Ok(Plan {
         namespaces: CloneFlags::empty(),
         pid_namespace: Some(pid_namespace),
@@ -127,6 +129,21 @@ fn folder(process: &Process) -> Result<Target, Error> {
 }
 
 impl Plan {
+    /// The descriptors that the steps use.
+    pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let mut all = Vec::new();
+        for step in self.setup.iter().chain(&self.finish) {
+            match step {
+                Step::JoinCgroup(procs) => all.extend(procs.iter().map(AsFd::as_fd)),
+                Step::JoinNamespace { namespace, .. } => all.push(namespace.as_fd()),
+                Step::JoinContainer(init) => all.push(init.as_fd()),
+                Step::Streams { streams, .. } => all.extend(streams.iter().map(AsFd::as_fd)),
+                _ => {}
+            }
+        }
+        all
+    }
+
     /// What the failed step was doing; `None` if all steps were done and the program could not be executed.
     pub(crate) fn step(&self, number: u16) -> Option<&Step> {
         self.setup.iter().chain(&self.finish).nth(number.into())

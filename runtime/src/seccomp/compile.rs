@@ -181,3 +181,130 @@ fn test(condition: &Condition) -> Vec<Instruction> {
 fn verdict(verdict: Verdict) -> Vec<Instruction> {
     vec![plain(RETURN, verdict)]
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ALLOW: Verdict = 0x7fff_0000;
+    const REFUSE: Verdict = 0x0005_0001;
+
+    /// What the kernel would answer: the few instructions that are used, run on a call.
+    fn run(program: &[Instruction], machine: Machine, number: u32, arguments: &[u64; 6]) -> Verdict {
+        let (mut at, mut value) = (0, 0_u32);
+        loop {
+            let it = program[at];
+            at += 1;
+            let condition = match it.code {
+                LOAD => {
+                    value = match it.operand {
+                        NUMBER => number,
+                        MACHINE => machine.audit(),
+                        offset => (arguments[(offset as usize - 16) / 8] >> ((offset % 8) * 8)) as u32,
+                    };
+                    continue;
+                }
+                AND => {
+                    value &= it.operand;
+                    continue;
+                }
+                JUMP => {
+                    at += it.operand as usize;
+                    continue;
+                }
+                RETURN => return it.operand,
+                IF_EQUAL => value == it.operand,
+                IF_GREATER => value > it.operand,
+                IF_GREATER_OR_EQUAL => value >= it.operand,
+                other => panic!("no instruction {other}"),
+            };
+            at += usize::from(if condition { it.when_true } else { it.when_false });
+        }
+    }
+
+    fn holds(condition: &Condition, arguments: &[u64; 6]) -> bool {
+        let (argument, value) = (arguments[condition.index as usize], condition.value);
+        match condition.comparison {
+            Comparison::Equal => argument == value,
+            Comparison::NotEqual => argument != value,
+            Comparison::Less => argument < value,
+            Comparison::LessOrEqual => argument <= value,
+            Comparison::Greater => argument > value,
+            Comparison::GreaterOrEqual => argument >= value,
+            Comparison::Masked(mask) => argument & mask == value,
+        }
+    }
+
+    /// The meaning of a table, said as plainly as possible.
+    fn expected(table: &Table, number: u32, arguments: &[u64; 6]) -> Verdict {
+        let youngest = table.rules.last_key_value().map_or(u32::MAX, |(number, _)| *number);
+        if table.machine == Machine::X86_64 && number >= X32_BIT {
+            return NO_SUCH_CALL;
+        }
+        let rules = table.rules.get(&number).map(Vec::as_slice).unwrap_or_default();
+        let met = rules.iter().find(|rule| rule.conditions.iter().all(|condition| holds(condition, arguments)));
+        met.map_or(if number > youngest { table.newer } else { table.default }, |rule| rule.verdict)
+    }
+
+    /// Few values, so that comparisons are often close.
+    fn value() -> impl Strategy<Value = u64> {
+        prop_oneof![0_u64..4, Just(1 << 32), Just((1 << 32) | 2), Just(u64::MAX), Just(0x5_0000_0001)]
+    }
+
+    fn comparison() -> impl Strategy<Value = Comparison> {
+        prop_oneof![
+            Just(Comparison::Equal),
+            Just(Comparison::NotEqual),
+            Just(Comparison::Less),
+            Just(Comparison::LessOrEqual),
+            Just(Comparison::Greater),
+            Just(Comparison::GreaterOrEqual),
+            value().prop_map(Comparison::Masked),
+        ]
+    }
+
+    fn rule() -> impl Strategy<Value = Rule> {
+        let condition = (0_u32..6, comparison(), value()).prop_map(|(index, comparison, value)| Condition {
+            index,
+            comparison,
+            value: if let Comparison::Masked(mask) = comparison { value & mask } else { value },
+        });
+        let verdict = prop_oneof![Just(ALLOW), Just(REFUSE), Just(KILL)];
+        (proptest::collection::vec(condition, 0..4), verdict)
+            .prop_map(|(conditions, verdict)| Rule { conditions, verdict })
+    }
+
+    fn table(machine: Machine) -> impl Strategy<Value = Table> {
+        let rules = proptest::collection::btree_map(0_u32..40, proptest::collection::vec(rule(), 1..3), 0..20);
+        rules.prop_map(move |rules: BTreeMap<u32, Vec<Rule>>| Table {
+            machine,
+            rules,
+            default: REFUSE,
+            newer: NO_SUCH_CALL,
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn a_program_means_what_its_rules_say(
+            tables in (table(Machine::X86_64), table(Machine::X86)),
+            calls in proptest::collection::vec((0_u32..45, proptest::array::uniform6(value())), 40),
+        ) {
+            let tables = [tables.0, tables.1];
+            let program = compile(&tables).unwrap();
+            for (number, arguments) in &calls {
+                for table in &tables {
+                    let seen = run(&program, table.machine, *number, arguments);
+                    prop_assert_eq!(seen, expected(table, *number, arguments));
+                }
+                prop_assert_eq!(run(&program, Machine::Aarch64, *number, arguments), KILL);
+                prop_assert_eq!(run(&program, Machine::X86_64, number | X32_BIT, arguments), NO_SUCH_CALL);
+            }
+        }
+    }
+}

@@ -1,1 +1,132 @@
-//! Later.
+//! Whatever fails, it is told what, and nothing is left.
+
+use std::fs;
+
+use berth_runtime::Error;
+use berth_sys::process::{Birth, exit_now, spawn, wait};
+use nix::sched::CloneFlags;
+use serde_json::{Value, json};
+
+use crate::support::{Container, describe};
+
+/// What the error says, and the change of the spec that leads to it.
+type Case<'a> = (&'a str, &'a dyn Fn(&mut Container));
+
+#[test]
+fn each_step_that_fails_is_named_and_nothing_is_left() {
+    let cases: &[Case] = &[
+        ("open the mount source /nowhere", &|it| {
+            it.mount(json!({ "destination": "/data", "source": "/nowhere", "options": ["bind"] }));
+        }),
+        ("mount nosuchfs on /data", &|it| it.mount(json!({ "destination": "/data", "type": "nosuchfs" }))),
+        ("mount tmpfs on /data", &|it| {
+            it.mount(json!({ "destination": "/data", "type": "tmpfs", "options": ["nosuchoption=1"] }));
+        }),
+        ("mount bind on /etc/file/below", &|it| {
+            fs::write(it.rootfs().join("etc/file"), "").unwrap();
+            it.mount(json!({ "destination": "/etc/file/below", "source": "/tmp", "options": ["bind"] }));
+        }),
+        ("write \"no number\" to /proc/sys/kernel/shmmni", &|it| {
+            it.spec["linux"]["sysctl"] = json!({ "kernel.shmmni": "no number" });
+        }),
+        ("enter the net namespace /proc/self/ns/uts", &|it| it.namespace("network", Some("/proc/self/ns/uts"))),
+        ("open the namespace /nowhere", &|it| it.namespace("network", Some("/nowhere"))),
+        ("cannot make a process", &|it| it.namespace("pid", Some("/proc/self/ns/uts"))),
+        ("working directory /bin/sh", &|it| it.spec["process"]["cwd"] = json!("/bin/sh")),
+        ("memory.limit_in_bytes", &|it| {
+            it.spec["linux"]["resources"] = json!({ "memory": { "limit": -5 } });
+        }),
+        ("cpuset.cpus", &|it| it.spec["linux"]["resources"] = json!({ "cpu": { "cpus": "4000" } })),
+        ("make the device /dev/pts", &|it| {
+            it.spec["linux"]["devices"] = json!([{ "path": "/dev/pts", "type": "c", "major": 1, "minor": 3 }]);
+        }),
+        ("find the root file system", &|it| it.spec["root"]["path"] = json!("nowhere")),
+    ];
+    for (expected, change) in cases {
+        let mut container = Container::new("true");
+        change(&mut container);
+        let error = container.create().expect_err(expected);
+        assert!(describe(&error).contains(expected), "{expected}: {}", describe(&error));
+        container.assert_gone();
+    }
+}
+
+#[test]
+fn a_config_that_makes_no_sense_is_told_by_field() {
+    let check = |path: &[&str], value: Value, expected: &str| {
+        let mut container = Container::new("true");
+        let mut at = &mut container.spec;
+        for part in path {
+            at = &mut at[part];
+        }
+        *at = value;
+        let error = container.create().expect_err(expected);
+        assert!(matches!(error, Error::Spec { .. } | Error::Unsupported { .. } | Error::Cgroup(_)), "{error:?}");
+        assert!(describe(&error).contains(expected), "{expected}: {}", describe(&error));
+        container.assert_gone();
+    };
+    check(&["process", "args"], json!([]), "process.args");
+    check(&["process", "args"], json!(["a\0b"]), "process.args");
+    check(&["process", "cwd"], json!("relative"), "process.cwd");
+    check(&["process", "terminal"], json!(true), "process.terminal");
+    check(&["process", "apparmorProfile"], json!("x"), "process.apparmorProfile");
+    check(&["hooks"], json!({ "prestart": [{ "path": "/bin/true" }] }), "hooks");
+    check(&["linux", "cgroupsPath"], json!("relative"), "cgroup path");
+    check(&["linux", "cgroupsPath"], json!("/a/../b"), "cgroup path");
+    check(&["linux", "rootfsPropagation"], json!("sideways"), "linux.rootfsPropagation");
+    check(&["linux", "maskedPaths"], json!(["../x"]), "linux.maskedPaths");
+    check(&["linux", "resources"], json!({ "blockIO": { "weight": 10 } }), "linux.resources.blockIO");
+    check(
+        &["linux", "resources"],
+        json!({ "devices": [{ "allow": true, "access": "x" }] }),
+        "linux.resources.devices[0]",
+    );
+    check(&["mounts"], json!([{ "destination": "/", "type": "tmpfs" }]), "mounts[0].destination");
+    check(&["mounts"], json!([{ "destination": "/a/../b", "type": "tmpfs" }]), "mounts[0].destination");
+    check(&["mounts"], json!([{ "destination": "/a", "options": ["bind"] }]), "mounts[0].source");
+    check(
+        &["mounts"],
+        json!([{ "destination": "/a", "type": "tmpfs", "options": ["tmpcopyup"] }]),
+        "mounts[0].options",
+    );
+    check(&["mounts"], json!("x"), "config.json");
+    check(&["linux", "seccomp"], json!({ "defaultAction": "SCMP_ACT_NOTIFY" }), "SCMP_ACT_NOTIFY");
+}
+
+#[test]
+fn a_cgroup_that_is_in_use_is_refused_and_left_alone() {
+    let first = Container::new("sleep 100");
+    let _spawned = first.running();
+    let mut second = Container::new("true");
+    second.spec["linux"]["cgroupsPath"] = first.spec["linux"]["cgroupsPath"].clone();
+    assert!(matches!(second.create(), Err(Error::CgroupInUse { .. })));
+    assert_eq!(first.runtime.state(&first.id).unwrap().status, berth_runtime::Status::Running);
+}
+
+#[test]
+fn a_container_whose_maker_is_killed_half_way_does_not_live_on() {
+    for delay_us in [0, 500, 1000, 2000, 4000, 8000] {
+        let container = Container::new("sleep 100");
+        fs::write(container.bundle().join("config.json"), container.spec.to_string()).unwrap();
+        let birth = Birth { namespaces: CloneFlags::empty(), pid_namespace: None, cgroup: None };
+        // The maker is a process of its own, which stops for good once the container is created.
+        let maker = spawn(&birth, || {
+            let created = container.runtime.create(&container.id, &container.bundle(), Default::default());
+            loop {
+                if created.is_err() {
+                    exit_now(1);
+                }
+                nix::unistd::pause();
+            }
+        })
+        .unwrap();
+        std::thread::sleep(std::time::Duration::from_micros(delay_us));
+        berth_sys::process::pidfd_send_signal(&maker.pidfd, 9).unwrap();
+        wait(&maker.pidfd).unwrap();
+        let status = container.runtime.state(&container.id).map(|state| state.status);
+        // Whatever it got to, deleting cleans up, and without a record no process is left.
+        container.runtime.delete(&container.id).unwrap();
+        container.assert_gone();
+        assert!(!matches!(status, Ok(berth_runtime::Status::Running)));
+    }
+}

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -38,7 +39,10 @@ impl Container {
         for name in ["bin", "proc", "sys", "dev", "tmp", "etc"] {
             fs::create_dir_all(rootfs.join(name)).unwrap();
         }
-        fs::copy("/bin/busybox", rootfs.join("bin/busybox")).unwrap();
+        // By a process of its own: a child that another test clones meanwhile would hold our copy open for writing, and
+        // what is open for writing cannot be executed.
+        let copied = Command::new("cp").arg("/bin/busybox").arg(rootfs.join("bin")).status().unwrap();
+        assert!(copied.success());
         APPLETS.iter().for_each(|name| symlink("busybox", rootfs.join("bin").join(name)).unwrap());
         let runtime = Runtime::new(folder.path().join("state"));
         let spec = spec(&id, script);

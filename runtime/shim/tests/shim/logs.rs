@@ -104,6 +104,7 @@ fn somebody_else_who_holds_the_pipe_delays_the_end_but_not_for_ever() {
     let mut client = pod.connect();
     client.ask(Call::Subscribe);
     let pid = pod.run(&mut client, "c", "echo last words; sleep 1000");
+    eventually("the line is there", || !pod.log("c").is_empty());
     let pipe = OpenOptions::new().write(true).open(format!("/proc/{pid}/fd/1")).unwrap();
     client.ask(Call::Kill { container: "c".into(), signal: 9, all: true });
     let began = Instant::now();
