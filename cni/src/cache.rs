@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use berth_sys::file::{self, Durability};
 use serde::{Deserialize, Serialize};
 
+use crate::Error;
 use crate::attachment::{Attachment, Owner};
+use crate::site::Site;
 use crate::spec::result::AddResult;
-use crate::{Dirs, Error};
 
 /// An attachment and what ADD gave for it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -27,8 +28,8 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    pub(crate) fn new(dirs: &Dirs, network: &str) -> Self {
-        Self { folder: dirs.state.join("results").join(network) }
+    pub(crate) fn new(site: Site<'_>) -> Self {
+        Self { folder: site.dirs.state.join("results").join(site.network) }
     }
 
     fn path(&self, owner: &Owner) -> PathBuf {

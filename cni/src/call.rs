@@ -6,25 +6,22 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use berth_sys::namespace;
 use berth_sys::netlink::Route;
 
+use crate::Error;
 use crate::attachment::{Attachment, Owner};
-use crate::{Dirs, Error};
+use crate::site::Site;
 
 /// One call.
 #[derive(Debug)]
 pub(crate) struct Call<'a> {
-    /// The network's name.
-    pub(crate) network: &'a str,
-    /// The network's version of the specification.
-    pub(crate) version: &'a str,
-    pub(crate) dirs: &'a Dirs,
+    pub(crate) site: Site<'a>,
     pub(crate) attachment: &'a Attachment,
     netns: OnceCell<OwnedFd>,
     inside: OnceCell<RefCell<Route>>,
 }
 
 impl<'a> Call<'a> {
-    pub(crate) fn new(network: &'a str, version: &'a str, dirs: &'a Dirs, attachment: &'a Attachment) -> Self {
-        Self { network, version, dirs, attachment, netns: OnceCell::new(), inside: OnceCell::new() }
+    pub(crate) fn new(site: Site<'a>, attachment: &'a Attachment) -> Self {
+        Self { site, attachment, netns: OnceCell::new(), inside: OnceCell::new() }
     }
 
     pub(crate) fn owner(&self) -> Owner {

@@ -12,6 +12,7 @@ use crate::cache::{Cache, Record};
 use crate::call::Call;
 use crate::host::Host;
 use crate::list::List;
+use crate::site::{NftSockets, Site};
 use crate::spec::result::AddResult;
 use crate::{Dirs, Error};
 
@@ -19,20 +20,25 @@ use crate::{Dirs, Error};
 pub(crate) struct Chain<'a> {
     pub(crate) list: &'a List,
     pub(crate) dirs: &'a Dirs,
+    pub(crate) sockets: &'a NftSockets,
 }
 
 impl<'a> Chain<'a> {
+    fn site(&self) -> Site<'a> {
+        Site { network: &self.list.name, version: &self.list.version, dirs: self.dirs, sockets: self.sockets }
+    }
+
     fn cache(&self) -> Cache {
-        Cache::new(self.dirs, &self.list.name)
+        Cache::new(self.site())
     }
 
     fn host(&self) -> Host {
-        Host::new(self.dirs, &self.list.name)
+        Host::new(self.site())
     }
 
     fn call(&self, attachment: &'a Attachment) -> Result<Call<'a>, Error> {
         attachment.validate()?;
-        Ok(Call::new(&self.list.name, &self.list.version, self.dirs, attachment))
+        Ok(Call::new(self.site(), attachment))
     }
 
     fn bridge(&self) -> Option<&'a Bridge> {
@@ -44,7 +50,7 @@ impl<'a> Chain<'a> {
 
     /// The addresses that this network gives out itself.
     fn store(&self) -> Option<Store> {
-        Some(self.bridge()?.host_local()?.store(&self.list.name, self.dirs))
+        Some(self.bridge()?.host_local()?.store(self.site()))
     }
 
     pub(crate) fn add(&self, attachment: &'a Attachment) -> Result<AddResult, Error> {
@@ -100,14 +106,14 @@ impl<'a> Chain<'a> {
         if !call.attachment.netns.as_os_str().is_empty() {
             attachment.netns.clone_from(&call.attachment.netns);
         }
-        let call = Call::new(call.network, call.version, call.dirs, &attachment);
+        let call = Call::new(call.site, &attachment);
         self.back(&call, Some(&record.result), interfaces)?;
         cache.remove(&owner)
     }
 
     fn back(&self, call: &Call<'_>, result: Option<&AddResult>, interfaces: Interfaces) -> Result<(), Error> {
         let addresses: Vec<IpAddr> = match (result, self.store()) {
-            (Some(result), _) => result.ips.iter().map(|ip| ip.address.ip()).collect(),
+            (Some(result), _) => result.addresses().collect(),
             (None, Some(store)) => store.of(&call.owner())?,
             (None, None) => Vec::new(),
         };
@@ -116,7 +122,7 @@ impl<'a> Chain<'a> {
             let done = match plugin {
                 Plugin::Bridge(bridge) => bridge.del(call, result, interfaces),
                 Plugin::Loopback => Ok(()),
-                Plugin::Portmap(portmap) => portmap.del(call, &addresses),
+                Plugin::Portmap(portmap) => portmap.del(call, &addresses, result.is_some()),
                 Plugin::Foreign(foreign) => foreign.del(call, result),
             };
             outcome = outcome.and(done);
@@ -155,7 +161,7 @@ impl<'a> Chain<'a> {
         let mut outcome = Ok(());
         for record in self.cache().all()? {
             if !valid.contains(&record.attachment.owner()) {
-                let call = Call::new(&self.list.name, &self.list.version, self.dirs, &record.attachment);
+                let call = Call::new(self.site(), &record.attachment);
                 outcome = outcome.and(self.delete(&call, Interfaces::Leave));
             }
         }
@@ -164,19 +170,19 @@ impl<'a> Chain<'a> {
 
     /// What no record tells about: the leftovers of an ADD that was killed.
     fn sweep(&self, valid: &HashSet<Owner>) -> Result<(), Error> {
-        let (network, version) = (&self.list.name, &self.list.version);
+        let site = self.site();
         let owners: Vec<Owner> = valid.iter().cloned().collect();
         let mut outcome = Ok(());
         for plugin in &self.list.plugins {
             let done = match plugin {
                 Plugin::Bridge(bridge) => {
-                    let ipam = bridge.foreign_ipam().map(|ipam| ipam.gc(network, version, self.dirs, &owners));
-                    bridge.gc(network, self.dirs, valid).and(ipam.unwrap_or(Ok(())))
+                    let ipam = bridge.foreign_ipam().map(|ipam| ipam.gc(site, &owners));
+                    bridge.gc(site, valid).and(ipam.unwrap_or(Ok(())))
                 }
-                Plugin::Foreign(foreign) => foreign.gc(network, version, self.dirs, &owners),
+                Plugin::Foreign(foreign) => foreign.gc(site, &owners),
                 Plugin::Portmap(portmap) => match self.store() {
                     // What leads to an address that nobody has any more.
-                    Some(store) => store.taken().and_then(|taken| portmap.gc(network, &taken)),
+                    Some(store) => store.taken().and_then(|taken| portmap.gc(site, &taken)),
                     None => Ok(()),
                 },
                 Plugin::Loopback => Ok(()),
@@ -187,16 +193,16 @@ impl<'a> Chain<'a> {
     }
 
     pub(crate) fn status(&self) -> Result<(), Error> {
-        let (network, version) = (&self.list.name, &self.list.version);
-        let unavailable =
-            |error: &dyn std::error::Error| Error::Unavailable { network: network.clone(), why: with_causes(error) };
+        let site = self.site();
+        let unavailable = |error: &dyn std::error::Error| Error::Unavailable {
+            network: site.network.to_owned(),
+            why: with_causes(error),
+        };
         self.host().using().map_err(|error| unavailable(&error))?;
         for plugin in &self.list.plugins {
             match plugin {
-                Plugin::Bridge(bridge) => {
-                    bridge.status(network, version, self.dirs).map_err(|error| unavailable(&error))
-                }
-                Plugin::Foreign(foreign) => foreign.status(network, version, self.dirs),
+                Plugin::Bridge(bridge) => bridge.status(site).map_err(|error| unavailable(&error)),
+                Plugin::Foreign(foreign) => foreign.status(site),
                 Plugin::Loopback | Plugin::Portmap(_) => Ok(()),
             }?;
         }
@@ -212,8 +218,8 @@ impl<'a> Chain<'a> {
         }
         for plugin in &self.list.plugins {
             match plugin {
-                Plugin::Bridge(bridge) => bridge.remove(&self.list.name, self.dirs),
-                Plugin::Portmap(portmap) => portmap.remove(&self.list.name),
+                Plugin::Bridge(bridge) => bridge.remove(self.site()),
+                Plugin::Portmap(portmap) => portmap.remove(self.site()),
                 Plugin::Loopback | Plugin::Foreign(_) => Ok(()),
             }?;
         }

@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 use crate::attachment::Owner;
 use crate::call::Call;
 use crate::limits::{PLUGIN_OUTPUT_BYTES_MAX, PLUGIN_RUN_MAX, PLUGIN_STDERR_BYTES_MAX};
+use crate::site::Site;
 use crate::spec::fields::Fields;
 use crate::spec::result::AddResult;
 use crate::{Dirs, Error};
@@ -68,40 +69,40 @@ impl Foreign {
     }
 
     /// GC, where the plugin's version has it.
-    pub(crate) fn gc(&self, network: &str, version: &str, dirs: &Dirs, valid: &[Owner]) -> Result<(), Error> {
-        if version != VERSION_OF_GC {
+    pub(crate) fn gc(&self, site: Site<'_>, valid: &[Owner]) -> Result<(), Error> {
+        if site.version != VERSION_OF_GC {
             return Ok(());
         }
-        let mut config = self.config(network, version);
+        let mut config = self.config(site);
         let valid: Vec<_> =
             valid.iter().map(|owner| json!({"containerID": owner.container_id, "ifname": owner.ifname})).collect();
         config.insert("cni.dev/valid-attachments".to_owned(), Value::Array(valid));
-        self.execute("GC", &[], dirs, config).map(drop)
+        self.execute("GC", &[], site.dirs, config).map(drop)
     }
 
     /// STATUS, where the plugin's version has it; else whether there is such a program.
-    pub(crate) fn status(&self, network: &str, version: &str, dirs: &Dirs) -> Result<(), Error> {
-        if version != VERSION_OF_GC {
-            return self.find(dirs).map(drop);
+    pub(crate) fn status(&self, site: Site<'_>) -> Result<(), Error> {
+        if site.version != VERSION_OF_GC {
+            return self.find(site.dirs).map(drop);
         }
-        self.execute("STATUS", &[], dirs, self.config(network, version)).map(drop)
+        self.execute("STATUS", &[], site.dirs, self.config(site)).map(drop)
     }
 
-    fn config(&self, network: &str, version: &str) -> Map<String, Value> {
+    fn config(&self, site: Site<'_>) -> Map<String, Value> {
         let mut config = self.config.clone();
-        config.insert("name".to_owned(), network.into());
-        config.insert("cniVersion".to_owned(), version.into());
+        config.insert("name".to_owned(), site.network.into());
+        config.insert("cniVersion".to_owned(), site.version.into());
         config
     }
 
     fn run(&self, verb: &str, call: &Call<'_>, previous: Option<&AddResult>) -> Result<Vec<u8>, Error> {
-        let mut config = self.config(call.network, call.version);
+        let mut config = self.config(call.site);
         let offered = runtime_config(&config, &call.attachment.runtime_config);
         if !offered.is_empty() {
             config.insert("runtimeConfig".to_owned(), Value::Object(offered));
         }
         if let Some(previous) = previous {
-            config.insert("prevResult".to_owned(), versioned(previous, call.version)?);
+            config.insert("prevResult".to_owned(), versioned(previous, call.site.version)?);
         }
         let args = call.attachment.args.iter().map(|(key, value)| format!("{key}={value}"));
         let environment = [
@@ -110,7 +111,7 @@ impl Foreign {
             ("CNI_IFNAME", call.attachment.ifname.clone()),
             ("CNI_ARGS", args.collect::<Vec<_>>().join(";")),
         ];
-        self.execute(verb, &environment, call.dirs, config)
+        self.execute(verb, &environment, call.site.dirs, config)
     }
 
     fn execute(

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use berth_sys::file::{self, Durability};
 use serde::{Deserialize, Serialize};
 
+use crate::Error;
 use crate::lock::{self, Held, Mode};
-use crate::{Dirs, Error};
+use crate::site::Site;
 
 /// Where the kernel's settings are. Those below `net/` are of the network namespace of whoever opens them.
 const SETTINGS: &str = "/proc/sys";
@@ -33,8 +34,8 @@ struct Changed {
 }
 
 impl Host {
-    pub(crate) fn new(dirs: &Dirs, network: &str) -> Self {
-        Self { folder: dirs.state.join("host"), network: network.to_owned() }
+    pub(crate) fn new(site: Site<'_>) -> Self {
+        Self { folder: site.dirs.state.join("host"), network: site.network.to_owned() }
     }
 
     /// Keeps others from changing the same things at the same time.

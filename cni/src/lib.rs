@@ -3,11 +3,11 @@
 //!
 //! | room | what it owns |
 //! |---|---|
-//! | [`list`] | configuration lists |
-//! | [`chain`] | the verbs over a list; taking back what failed |
-//! | [`builtin`] | bridge, host-local, portmap, loopback |
-//! | [`foreign`] | plugins that are programs |
-//! | [`cache`], [`host`] | what must be remembered: results; what was changed on the host |
+//! | `list` | configuration lists |
+//! | `chain` | the verbs over a list; taking back what failed |
+//! | `builtin` | bridge, host-local, portmap, loopback |
+//! | `foreign` | plugins that are programs |
+//! | `cache`, `host` | what must be remembered: results; what was changed on the host |
 //!
 //! Everything happens in the network namespace that the calling thread is in, by netlink: no program is run but foreign
 //! plugins. All state is on disk, so a process can be killed at any point: DEL and GC finish the work.
@@ -30,6 +30,7 @@ mod host;
 mod limits;
 mod list;
 mod lock;
+mod site;
 mod spec;
 
 use std::path::{Path, PathBuf};
@@ -42,6 +43,7 @@ use builtin::bridge::Interfaces;
 use chain::Chain;
 pub use error::Error;
 use list::List;
+use site::NftSockets;
 pub use spec::result::{AddResult, Interface, IpConfig, Route};
 
 /// A network: a parsed configuration list and the folder where its results are kept. Cheap to clone; every verb may be
@@ -50,6 +52,7 @@ pub use spec::result::{AddResult, Interface, IpConfig, Route};
 pub struct Network {
     list: Arc<List>,
     dirs: Dirs,
+    sockets: Arc<NftSockets>,
 }
 
 /// Where networks keep things and find things.
@@ -64,7 +67,7 @@ pub struct Dirs {
 impl Network {
     /// Parses a configuration list.
     pub fn parse(list: &[u8], dirs: Dirs) -> Result<Self, Error> {
-        Ok(Self { list: Arc::new(List::parse(list)?), dirs })
+        Ok(Self { list: Arc::new(List::parse(list)?), dirs, sockets: Arc::default() })
     }
 
     /// The first configuration list (`*.conflist`) in a folder, by name. `None` if there is none.
@@ -136,6 +139,6 @@ impl Network {
     }
 
     fn chain(&self) -> Chain<'_> {
-        Chain { list: &self.list, dirs: &self.dirs }
+        Chain { list: &self.list, dirs: &self.dirs, sockets: &self.sockets }
     }
 }

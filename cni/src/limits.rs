@@ -34,3 +34,5 @@ pub(crate) const PLUGIN_RUN_MAX: Duration = Duration::from_secs(60);
 pub(crate) const PLUGIN_OUTPUT_BYTES_MAX: usize = 1024 * 1024;
 /// How much of a foreign plugin's standard error goes into the error.
 pub(crate) const PLUGIN_STDERR_BYTES_MAX: usize = 4096;
+/// Most conversations about nftables that are kept open.
+pub(crate) const NFT_SOCKETS_MAX: usize = 4;

@@ -146,6 +146,8 @@ fn fifty_at_once_leave_nothing() {
             scope.spawn(move || {
                 let attachment = attachment(&format!("pod{number}"), &netns.path());
                 let result = host.add(network, &attachment).unwrap();
+                let ours = &result.interfaces[1].name;
+                assert!(host.netns.route().link(ours).unwrap().unwrap().hairpin);
                 host.netns.run(|| network.check(&attachment)).unwrap();
                 host.del(network, &attachment).unwrap();
                 result.ips[0].address

@@ -68,6 +68,7 @@ fn a_pair_joins_a_bridge_and_a_namespace() {
     changes.create_veth(&veth);
     changes.hairpin("veth0");
     here.apply(changes).unwrap();
+    assert!(here.link("veth0").unwrap().unwrap().hairpin);
     let mut again = Changes::new();
     again.create_veth(&veth);
     assert_eq!(here.apply(again).unwrap_err().errno(), Some(Errno::EEXIST));

@@ -1,60 +1,76 @@
-//! One nft table that is ours alone: kept as it should be, made again whole when somebody flushed it.
-
-use std::fmt::Debug;
+//! One nft table that is ours alone: told as data, kept as it should be, made again whole when somebody flushed it.
 
 use berth_sys::nft::Nft;
 use berth_sys::nft::batch::Batch;
-use berth_sys::nft::table::{Family, Table};
+use berth_sys::nft::rule::Rule;
+use berth_sys::nft::set::{Field, Set};
+use berth_sys::nft::table::{Base, Family, Table};
 
 use crate::Error;
 use crate::attachment::digest;
 use crate::host::Host;
+use crate::site::Site;
 
 /// A table as it should be.
 #[derive(Debug)]
 pub(crate) struct Firewall {
-    name: String,
-    /// A digest of the content, kept on the table: whoever reads it knows whether it is as it should be.
-    note: String,
-    replacement: Batch,
+    pub(crate) name: String,
+    /// Chains, before the rules that send packets there.
+    pub(crate) chains: Vec<(&'static str, Option<Base>)>,
+    /// Maps: name, parts of the keys, parts of the values.
+    pub(crate) maps: Vec<(&'static str, Vec<Field>, Vec<Field>)>,
+    /// Rules and their chains.
+    pub(crate) rules: Vec<(&'static str, Rule)>,
 }
 
 impl Firewall {
-    /// A table with this name. `content` is what tells one version of it from another; `fill` writes it.
-    pub(crate) fn new(name: String, content: &impl Debug, fill: impl FnOnce(&mut Batch, Table<'_>)) -> Self {
-        let note = format!("berth {}", digest(format!("{content:?}").as_bytes()));
-        let table = Table { family: Family::Inet, name: &name };
-        let mut batch = Batch::new();
-        // Made first, so that there is one to delete; all in one transaction, so that no packet passes in between.
-        batch.add_table(table);
-        batch.delete_table(table);
-        batch.add_table_with_note(table, note.as_bytes());
-        fill(&mut batch, table);
-        Self { name, note, replacement: batch }
-    }
-
-    /// The table's name.
-    pub(crate) fn table(&self) -> Table<'_> {
-        table(&self.name)
+    /// A digest of the table, kept on it: whoever reads it knows whether the table is as it should be.
+    fn note(&self) -> String {
+        format!("berth {}", digest(format!("{self:?}").as_bytes()))
     }
 
     /// Whether the table is there and as it should be.
     pub(crate) fn stands(&self, nft: &mut Nft) -> Result<bool, Error> {
-        Ok(nft.note(self.table())?.as_deref() == Some(self.note.as_bytes()))
+        Ok(nft.note(table(&self.name))?.as_deref() == Some(self.note().as_bytes()))
     }
 
     /// Makes the table, or makes it anew, unless it is as it should be. Whether it had to be made is returned.
-    pub(crate) fn ensure(self, nft: &mut Nft, host: &Host) -> Result<bool, Error> {
+    pub(crate) fn ensure(&self, nft: &mut Nft, site: Site<'_>) -> Result<bool, Error> {
         if self.stands(nft)? {
             return Ok(false);
         }
-        let _lock = host.lock()?;
+        let _lock = Host::new(site).lock()?;
         if self.stands(nft)? {
             return Ok(false);
         }
-        nft.commit(self.replacement)?;
+        nft.commit(self.replacement())?;
         Ok(true)
     }
+
+    /// One transaction, so that no packet passes between the old table and the new one.
+    fn replacement(&self) -> Batch {
+        let table = table(&self.name);
+        let mut batch = Batch::new();
+        // Made first, so that there is one to delete.
+        batch.add_table(table);
+        batch.delete_table(table);
+        batch.add_table_with_note(table, self.note().as_bytes());
+        for (name, base) in &self.chains {
+            batch.add_chain(table, name, *base);
+        }
+        for (name, key, value) in &self.maps {
+            batch.add_set(table, &Set { name, key, value: Some(value) });
+        }
+        for (chain, rule) in &self.rules {
+            batch.add_rule(table, chain, rule);
+        }
+        batch
+    }
+}
+
+/// The name of a network's table.
+pub(crate) fn table_name(network: &str) -> String {
+    format!("berth-{network}")
 }
 
 /// A table of ours, by its name.

@@ -10,8 +10,9 @@
 //! A file is there whole or not at all, so a crash leaves at most an address whose owner is known to be gone.
 
 use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Write};
 use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -19,13 +20,14 @@ use berth_sys::file::{self, Durability};
 use ipnetwork::IpNetwork;
 
 use super::range::{Range, RangeSet, parse_sets};
+use crate::Error;
 use crate::attachment::Owner;
 use crate::cache::{files, remove_folder};
 use crate::limits::{ADDRESS_REST, ADDRESSES_TRIED_MAX, ROUTES_MAX};
 use crate::lock::{self, Held, Mode};
+use crate::site::Site;
 use crate::spec::fields::Fields;
 use crate::spec::result::Route;
-use crate::{Dirs, Error};
 
 /// What the configuration says.
 #[derive(Debug, Clone)]
@@ -68,12 +70,12 @@ impl HostLocal {
     }
 
     /// The addresses of one network.
-    pub(crate) fn store(&self, network: &str, dirs: &Dirs) -> Store {
+    pub(crate) fn store(&self, site: Site<'_>) -> Store {
         let folder = match &self.data_dir {
-            Some(folder) => folder.join(network),
-            None => dirs.state.join("networks").join(network),
+            Some(folder) => folder.join(site.network),
+            None => site.dirs.state.join("networks").join(site.network),
         };
-        Store { network: network.to_owned(), folder }
+        Store { network: site.network.to_owned(), folder }
     }
 }
 
@@ -143,7 +145,7 @@ impl Store {
             return Err(Error::NoAddress { network: self.network.clone(), range: set.to_string(), taken });
         };
         self.take(address, owner)?;
-        let _ = fs::write(&marker, address.to_string());
+        let _ = overwrite(&marker, &address.to_string());
         let address = IpNetwork::new(address, range.subnet.prefix())
             .map_err(|error| Error::Config { field: "ipam.ranges".to_owned(), problem: error.to_string() })?;
         Ok(Reserved { address, gateway: range.gateway })
@@ -270,14 +272,25 @@ impl Store {
     }
 }
 
+/// Overwrites a hint in place: a file that is cut to nothing and written again makes the kernel write it to the disk, for
+/// milliseconds, and half a hint does no harm.
+fn overwrite(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.set_len(text.len() as u64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Dirs;
     use serde_json::json;
 
     fn store(folder: &Path, ipam: serde_json::Value) -> (HostLocal, Store) {
         let config = HostLocal::parse(&Fields::at("ipam".into(), &ipam).unwrap()).unwrap();
-        let store = config.store("net", &Dirs { state: folder.to_owned(), bin: vec![] });
+        let dirs = Dirs { state: folder.to_owned(), bin: vec![] };
+        let site = Site { network: "net", version: "1.1.0", dirs: &dirs, sockets: &Default::default() };
+        let store = config.store(site);
         (config, store)
     }
 

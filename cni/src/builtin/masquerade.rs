@@ -10,12 +10,11 @@
 //! }
 //! ```
 
-use berth_sys::nft::batch::Batch;
 use berth_sys::nft::rule::{Expr, Rule, Verdict, destination_in, source_in};
 use berth_sys::nft::table::{Base, ChainKind, Hook};
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
-use super::firewall::Firewall;
+use super::firewall::{Firewall, table_name};
 
 const CHAIN: &str = "postrouting";
 /// Where nft places translation of sources.
@@ -23,14 +22,13 @@ const PRIORITY: i32 = 100;
 
 /// The table that masquerades these subnets.
 pub(crate) fn firewall(network: &str, subnets: &[IpNetwork]) -> Firewall {
-    let rules = rules(subnets);
-    Firewall::new(format!("berth-{network}"), &rules, |batch: &mut Batch, table| {
-        let base = Base { kind: ChainKind::Nat, hook: Hook::PostRouting, priority: PRIORITY };
-        batch.add_chain(table, CHAIN, Some(base));
-        for rule in &rules {
-            batch.add_rule(table, CHAIN, rule);
-        }
-    })
+    let base = Base { kind: ChainKind::Nat, hook: Hook::PostRouting, priority: PRIORITY };
+    Firewall {
+        name: table_name(network),
+        chains: vec![(CHAIN, Some(base))],
+        maps: vec![],
+        rules: rules(subnets).into_iter().map(|rule| (CHAIN, rule)).collect(),
+    }
 }
 
 fn rules(subnets: &[IpNetwork]) -> Vec<Rule> {

@@ -29,6 +29,19 @@ pub struct AddResult {
     pub other: Map<String, Value>,
 }
 
+impl AddResult {
+    /// The addresses of the attachment, without their prefix lengths.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.ips.iter().map(|ip| ip.address.ip())
+    }
+
+    /// The subnets that they are in.
+    pub(crate) fn subnets(&self) -> Vec<IpNetwork> {
+        let subnet = |ip: &IpConfig| IpNetwork::new(ip.address.network(), ip.address.prefix()).ok();
+        self.ips.iter().filter_map(subnet).collect()
+    }
+}
+
 /// An interface that was made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -48,11 +48,7 @@ impl Route {
             let [a, b, c, d] = link.to_ne_bytes();
             message.fixed(&[libc::AF_UNSPEC as u8, 0, 0, 0, a, b, c, d]);
         });
-        let mut addresses = Vec::new();
-        self.socket.answers(&mut request, |message| {
-            addresses.extend(parse(message.body, link));
-        })?;
-        Ok(addresses)
+        self.socket.dump(&mut request, |message| parse(message.body, link))
     }
 }
 

@@ -49,6 +49,8 @@ pub struct Link {
     pub up: bool,
     /// The bridge that it is a port of.
     pub master: Option<u32>,
+    /// Whether, as a port of a bridge, it gets back what it sent itself.
+    pub hairpin: bool,
 }
 
 /// A bridge to make.
@@ -166,11 +168,7 @@ impl Route {
             message.fixed(&fixed(0, 0));
             message.put_u32(libc::IFLA_MASTER, bridge);
         });
-        let mut ports = Vec::new();
-        self.socket.answers(&mut request, |message| {
-            ports.extend(parse(message.body).filter(|link| link.master == Some(bridge)));
-        })?;
-        Ok(ports)
+        self.socket.dump(&mut request, |message| parse(message.body).filter(|link| link.master == Some(bridge)))
     }
 }
 
@@ -204,6 +202,9 @@ fn parse(body: &[u8]) -> Option<Link> {
         mtu: number(libc::IFLA_MTU).unwrap_or(0),
         up: u32_at(body, 8)? & libc::IFF_UP as u32 != 0,
         master: number(libc::IFLA_MASTER),
+        hairpin: info
+            .and_then(|info| attribute(attribute(info, INFO_SLAVE_DATA)?, BRIDGE_PORT_HAIRPIN))
+            .is_some_and(|value| value == [1]),
     })
 }
 

@@ -163,6 +163,8 @@ impl Attributes<'_> {
 pub struct Received<'a> {
     /// The message's type.
     pub kind: u16,
+    /// The message's flags.
+    pub flags: u16,
     /// The number of the request that it answers.
     pub sequence: u32,
     /// What follows the header.
@@ -176,7 +178,8 @@ pub fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Received<'_>> {
         let message = bytes.get(..length)?;
         let body = message.get(HEADER_LEN..)?;
         bytes = bytes.get(aligned(length)..).unwrap_or_default();
-        Some(Received { kind: u16_at(message, 4)?, sequence: u32_at(message, 8)?, body })
+        let (kind, flags) = (u16_at(message, 4)?, u16_at(message, 6)?);
+        Some(Received { kind, flags, sequence: u32_at(message, 8)?, body })
     })
 }
 

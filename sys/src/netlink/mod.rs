@@ -62,6 +62,12 @@ pub enum Error {
         /// What was asked for.
         what: String,
     },
+    /// The list changed each time that it was read.
+    #[error("cannot {what}: it changes all the time")]
+    Unsteady {
+        /// What was asked for.
+        what: String,
+    },
     /// The kernel's answer makes no sense.
     #[error("cannot {what}: the kernel's answer is not understood")]
     Malformed {

@@ -70,7 +70,7 @@ impl Route {
                 fixed[0] = family as u8;
                 message.fixed(&fixed);
             });
-            self.socket.answers(&mut request, |message| routes.extend(parse(message.body)))?;
+            routes.extend(self.socket.dump(&mut request, |message| parse(message.body))?);
         }
         Ok(routes)
     }

@@ -19,6 +19,8 @@ const RECEIVE_BYTES_MAX: usize = 64 * 1024;
 const ANSWER_SECS_MAX: i64 = 10;
 /// Most messages in one dump: a bound, far above any node's count of links, routes or elements.
 const DUMP_MESSAGES_MAX: usize = 1 << 20;
+/// How often a list that changes all the time is asked for.
+const DUMPS_MAX: usize = 64;
 /// Send buffer that every socket gets without asking.
 const SEND_BYTES_DEFAULT: usize = 128 * 1024;
 /// Attribute of an extended acknowledgement that holds the kernel's sentence (`NLMSGERR_ATTR_MSG`).
@@ -82,6 +84,27 @@ impl Socket {
             })?;
         }
         refusal.map_or(Ok(()), Err)
+    }
+
+    /// Sends a request for a dump and gathers what `parse` makes of its messages. A dump during which the kernel's list
+    /// changed is asked for again.
+    pub fn dump<T, I: IntoIterator<Item = T>>(
+        &mut self,
+        request: &mut Messages,
+        mut parse: impl FnMut(Received<'_>) -> I,
+    ) -> Result<Vec<T>, Error> {
+        for _ in 0..DUMPS_MAX {
+            let mut found = Vec::new();
+            let mut whole = true;
+            self.answers(request, |message| {
+                whole &= message.flags & libc::NLM_F_DUMP_INTR as u16 == 0;
+                found.extend(parse(message));
+            })?;
+            if whole {
+                return Ok(found);
+            }
+        }
+        Err(Error::Unsteady { what: request.what(0).to_owned() })
     }
 
     /// Sends one request and calls `each` with every message of its answer, until the answer or its dump ends.

@@ -48,7 +48,7 @@ impl Nft {
         let answer = self.socket.answers(&mut request, |message| {
             note = body(message).map(|body| attribute(body, table::TABLE_USERDATA).unwrap_or_default().to_vec());
         });
-        absent_is(answer, None).map(|absent| absent.unwrap_or(note))
+        if_absent(answer.map(|()| note), None)
     }
 
     /// The elements of a set; none if there is no such set.
@@ -60,21 +60,19 @@ impl Nft {
             header(message, table);
             set::name_list(message, table, set);
         });
-        let mut elements = Vec::new();
-        let answer = self.socket.answers(&mut request, |message| {
+        let found = self.socket.dump(&mut request, |message| {
             let list = body(message).and_then(|body| attribute(body, set::LIST_ELEMENTS)).unwrap_or_default();
-            elements.extend(attributes(list).filter_map(|(_, element)| Element::parse(element)));
+            attributes(list).filter_map(|(_, element)| Element::parse(element)).collect::<Vec<_>>()
         });
-        absent_is(answer, Vec::new()).map(|absent| absent.unwrap_or(elements))
+        if_absent(found, Vec::new())
     }
 }
 
 /// Turns the refusal "there is none" into a value.
-fn absent_is<T>(answer: Result<(), Error>, value: T) -> Result<Option<T>, Error> {
+fn if_absent<T>(answer: Result<T, Error>, value: T) -> Result<T, Error> {
     match answer {
-        Ok(()) => Ok(None),
-        Err(error) if error.errno() == Some(nix::errno::Errno::ENOENT) => Ok(Some(value)),
-        Err(error) => Err(error),
+        Err(error) if error.errno() == Some(nix::errno::Errno::ENOENT) => Ok(value),
+        other => other,
     }
 }
 

@@ -1,0 +1,145 @@
+//! What a `bridge` configuration says, checked.
+
+use berth_sys::netlink::link::NAME_BYTES_MAX;
+use ipnetwork::IpNetwork;
+use serde_json::Value;
+
+use crate::Error;
+use crate::builtin::host_local::HostLocal;
+use crate::foreign::Foreign;
+use crate::spec::fields::Fields;
+use crate::spec::result::AddResult;
+
+/// The reference plugin's name for a bridge that has none.
+const BRIDGE_DEFAULT: &str = "cni0";
+/// What the kernel allows for a veth.
+const MTU_MAX: u32 = 65535;
+const MTU_MIN: u32 = 68;
+/// The smallest MTU over which IPv6 can be spoken (RFC 8200).
+const MTU_MIN_V6: u32 = 1280;
+/// Options of the reference plugin that change what a network does and that are not built in.
+const NOT_BUILT_IN: &[&str] = &[
+    "vlan",
+    "vlanTrunk",
+    "macspoofchk",
+    "promiscMode",
+    "portIsolation",
+    "disableContainerInterface",
+    "enabledad",
+    "forceAddress",
+];
+
+/// A bridge and how pods are attached to it.
+#[derive(Debug, Clone)]
+pub(crate) struct Bridge {
+    /// The link's name.
+    pub(crate) name: String,
+    /// Whether the bridge has the gateways' addresses.
+    pub(super) is_gateway: bool,
+    /// Whether the pods' default routes lead there.
+    pub(super) is_default_gateway: bool,
+    pub(super) masquerade: bool,
+    pub(super) hairpin: bool,
+    pub(super) mtu: Option<u32>,
+    pub(super) ipam: Ipam,
+}
+
+/// Who gives out the addresses.
+#[derive(Debug, Clone)]
+pub(super) enum Ipam {
+    HostLocal(HostLocal),
+    Foreign(Foreign),
+    None,
+}
+
+impl Bridge {
+    pub(crate) fn parse(fields: &Fields<'_>) -> Result<Self, Error> {
+        if let Some(option) = NOT_BUILT_IN.iter().find(|option| fields.map().get(**option).is_some_and(is_on)) {
+            return Err(fields.error(option, "is not supported by the built-in bridge"));
+        }
+        // Both words mean the same packets; they are always translated by nftables.
+        if let Some(other) = fields.text("ipMasqBackend")?.filter(|word| !matches!(*word, "iptables" | "nftables")) {
+            return Err(fields.error("ipMasqBackend", format!("{other:?} is not known; use \"nftables\"")));
+        }
+        let ipam = Ipam::parse(fields)?;
+        let is_default_gateway = fields.flag("isDefaultGateway")?;
+        Ok(Self {
+            name: name(fields)?,
+            is_gateway: fields.flag("isGateway")? || is_default_gateway,
+            is_default_gateway,
+            masquerade: fields.flag("ipMasq")?,
+            hairpin: fields.flag("hairpinMode")?,
+            mtu: mtu(fields, &ipam)?,
+            ipam,
+        })
+    }
+
+    /// The built-in IPAM, if it is that.
+    pub(crate) fn host_local(&self) -> Option<&HostLocal> {
+        match &self.ipam {
+            Ipam::HostLocal(ipam) => Some(ipam),
+            _ => None,
+        }
+    }
+
+    /// The foreign IPAM, if it is that.
+    pub(crate) fn foreign_ipam(&self) -> Option<&Foreign> {
+        match &self.ipam {
+            Ipam::Foreign(foreign) => Some(foreign),
+            _ => None,
+        }
+    }
+
+    /// The subnets that are masqueraded: all of the configuration, or those that a foreign IPAM gave an address of.
+    pub(super) fn subnets(&self, result: &AddResult) -> Vec<IpNetwork> {
+        match &self.ipam {
+            Ipam::HostLocal(ipam) => ipam.subnets().collect(),
+            _ => result.subnets(),
+        }
+    }
+
+    /// The addresses that the bridge has.
+    pub(super) fn gateways(&self, result: &AddResult) -> Vec<IpNetwork> {
+        if !self.is_gateway {
+            return Vec::new();
+        }
+        let gateways = result.ips.iter().filter_map(|ip| IpNetwork::new(ip.gateway?, ip.address.prefix()).ok());
+        gateways.collect()
+    }
+}
+
+impl Ipam {
+    fn parse(fields: &Fields<'_>) -> Result<Self, Error> {
+        let Some(ipam) = fields.object("ipam")?.filter(|ipam| !ipam.map().is_empty()) else { return Ok(Self::None) };
+        match ipam.required("type")? {
+            "host-local" => Ok(Self::HostLocal(HostLocal::parse(&ipam)?)),
+            kind => Ok(Self::Foreign(Foreign::parse(kind, &ipam.path("type"), fields)?)),
+        }
+    }
+}
+
+fn name(fields: &Fields<'_>) -> Result<String, Error> {
+    let name = fields.text("bridge")?.unwrap_or(BRIDGE_DEFAULT);
+    let forbidden = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+    if name.len() > NAME_BYTES_MAX || name.contains(forbidden) || name == "." || name == ".." {
+        let problem =
+            format!("{name:?} is no name for a link: at most {NAME_BYTES_MAX} bytes without '/', ':', spaces");
+        return Err(fields.error("bridge", problem));
+    }
+    Ok(name.to_owned())
+}
+
+fn mtu(fields: &Fields<'_>, ipam: &Ipam) -> Result<Option<u32>, Error> {
+    let v6 = matches!(ipam, Ipam::HostLocal(ipam) if ipam.subnets().any(|subnet| subnet.is_ipv6()));
+    let least = if v6 { MTU_MIN_V6 } else { MTU_MIN };
+    match fields.number("mtu")? {
+        None | Some(0) => Ok(None),
+        Some(mtu) if (least..=MTU_MAX).contains(&mtu) => Ok(Some(mtu)),
+        Some(mtu) => Err(fields.error("mtu", format!("{mtu} is not between {least} and {MTU_MAX}"))),
+    }
+}
+
+/// Whether an option asks for something.
+fn is_on(value: &Value) -> bool {
+    !(value.is_null() || *value == false || *value == 0 || value.as_array().is_some_and(Vec::is_empty))
+}

@@ -1,0 +1,191 @@
+//! `bridge`: pods of one node on one bridge, each by a veth pair whose other end is made straight in its namespace.
+//!
+//! ```text
+//!   pod's namespace          │ host's namespace
+//!   eth0 10.0.0.2/24 ────────┼── berth3f… ─┐
+//!   default via 10.0.0.1     │             ├─ bridge 10.0.0.1/24 ── forwarding, masquerade ── outside
+//!   eth0 10.0.0.3/24 ────────┼── berth91… ─┘
+//! ```
+//!
+//! Here are the verbs; [`config`] is what they are told, [`links`] what they do to the kernel, [`check`] how they look at it.
+
+mod check;
+mod config;
+mod links;
+
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use berth_sys::netlink::Route as Netlink;
+use berth_sys::netlink::link::{Link, Mac};
+use ipnetwork::IpNetwork;
+
+use self::config::Ipam;
+use super::firewall::{self, table_name};
+use super::masquerade;
+use crate::Error;
+use crate::attachment::{HOST_NAME_PREFIX, Owner};
+use crate::call::Call;
+use crate::host::Host;
+use crate::site::Site;
+use crate::spec::result::{AddResult, Interface, IpConfig, Route};
+
+pub(crate) use self::config::Bridge;
+
+/// Whether DEL waits for the kernel to take an interface apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Interfaces {
+    /// No: the caller drops the namespace, and the interface goes with it.
+    Leave,
+    /// Yes.
+    Delete,
+}
+
+impl Bridge {
+    pub(crate) fn add(&self, call: &Call<'_>) -> Result<AddResult, Error> {
+        // The namespace first: without it nothing needs to be undone.
+        drop(call.inside()?);
+        let mut result = self.addresses(call)?;
+        let mut outside = Netlink::open()?;
+        let host = Host::new(call.site);
+        let bridge = self.ensure_bridge(&mut outside, &host, &result)?;
+        if self.is_gateway {
+            forward(&host, &result)?;
+        }
+        if self.masquerade {
+            let table = masquerade::firewall(call.site.network, &self.subnets(&result));
+            call.site.nft(|nft| table.ensure(nft, call.site))?;
+        }
+        self.connect(call, &mut outside, &bridge, &result)?;
+        let inside = links::configure(call, &mut result)?;
+        result.interfaces = interfaces(call, &bridge, &inside);
+        result.ips.iter_mut().for_each(|ip| ip.interface = Some(2));
+        Ok(result)
+    }
+
+    /// Addresses and routes, as IPAM gives them, with the default routes that this plugin adds.
+    fn addresses(&self, call: &Call<'_>) -> Result<AddResult, Error> {
+        let mut result = match &self.ipam {
+            Ipam::None => AddResult::default(),
+            Ipam::Foreign(foreign) => foreign.add(call, None)?,
+            Ipam::HostLocal(ipam) => {
+                let reserved = ipam.store(call.site).reserve(&ipam.sets, &call.owner())?;
+                let ip = |address, gateway| IpConfig { address, gateway: Some(gateway), interface: None };
+                AddResult {
+                    ips: reserved.iter().map(|one| ip(one.address, one.gateway)).collect(),
+                    routes: ipam.routes.clone(),
+                    ..AddResult::default()
+                }
+            }
+        };
+        if self.is_gateway {
+            for ip in &mut result.ips {
+                ip.gateway = ip.gateway.or_else(|| ip.address.iter().nth(1));
+            }
+        }
+        if self.is_default_gateway {
+            for gateway in result.ips.iter().filter_map(|ip| ip.gateway) {
+                let Some(dst) = default_of(&gateway) else { continue };
+                if !result.routes.iter().any(|route| route.dst == dst) {
+                    result.routes.push(Route { dst, gw: Some(gateway), other: Default::default() });
+                }
+            }
+        }
+        Ok(result)
+    }
+
+    /// DEL. `result` is what ADD gave, if that is known.
+    pub(crate) fn del(&self, call: &Call<'_>, result: Option<&AddResult>, interfaces: Interfaces) -> Result<(), Error> {
+        let owner = call.owner();
+        if interfaces == Interfaces::Delete {
+            links::delete(&mut Netlink::open()?, &[owner.host_name()])?;
+        } else if let Some(result) = result {
+            links::silence(call, result);
+        }
+        match &self.ipam {
+            Ipam::HostLocal(ipam) => {
+                let addresses: Option<Vec<IpAddr>> = result.map(|result| result.addresses().collect());
+                ipam.store(call.site).release(&owner, addresses.as_deref())
+            }
+            Ipam::Foreign(foreign) => foreign.del(call, result),
+            Ipam::None => Ok(()),
+        }
+    }
+
+    /// Whether ADD has a chance: the kernel answers, and an address is left.
+    pub(crate) fn status(&self, site: Site<'_>) -> Result<(), Error> {
+        Netlink::open()?.link(&self.name)?;
+        if self.masquerade {
+            site.nft(|nft| Ok(nft.note(firewall::table(&table_name(site.network)))?))?;
+        }
+        match &self.ipam {
+            Ipam::HostLocal(ipam) => ipam.store(site).has_room(&ipam.sets),
+            Ipam::Foreign(foreign) => foreign.status(site),
+            Ipam::None => Ok(()),
+        }
+    }
+
+    /// Frees addresses and deletes interfaces of everybody who is not among the valid.
+    pub(crate) fn gc(&self, site: Site<'_>, valid: &HashSet<Owner>) -> Result<(), Error> {
+        let mut outside = Netlink::open()?;
+        if let Some(bridge) = outside.link(&self.name)? {
+            let names: HashSet<String> = valid.iter().map(Owner::host_name).collect();
+            let ports = outside.ports(bridge.index)?.into_iter().map(|port| port.name);
+            let stale: Vec<_> =
+                ports.filter(|name| name.starts_with(HOST_NAME_PREFIX) && !names.contains(name)).collect();
+            links::delete(&mut outside, &stale)?;
+        }
+        match &self.ipam {
+            Ipam::HostLocal(ipam) => ipam.store(site).keep_only(&|owner| valid.contains(owner)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The host's side of the network is taken away: the bridge, if it was made for it, and the table.
+    pub(crate) fn remove(&self, site: Site<'_>) -> Result<(), Error> {
+        if Host::new(site).bridges()?.contains(&self.name) {
+            links::delete(&mut Netlink::open()?, std::slice::from_ref(&self.name))?;
+        }
+        site.nft(|nft| firewall::remove(nft, &table_name(site.network)))?;
+        match &self.ipam {
+            Ipam::HostLocal(ipam) => ipam.store(site).remove_all(),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Lets the host pass on what is not for itself.
+fn forward(host: &Host, result: &AddResult) -> Result<(), Error> {
+    if result.addresses().any(|address| address.is_ipv4()) {
+        host.set("net/ipv4/ip_forward", "1")?;
+    }
+    if result.addresses().any(|address| address.is_ipv6()) {
+        host.set("net/ipv6/conf/all/forwarding", "1")?;
+    }
+    Ok(())
+}
+
+/// What was made, for the result: bridge, the host's end, the pod's end.
+fn interfaces(call: &Call<'_>, bridge: &Link, inside: &Link) -> Vec<Interface> {
+    let interface = |name: String, mac: Option<Mac>, mtu, sandbox| Interface {
+        name,
+        mac: mac.map(|mac| mac.to_string()).unwrap_or_default(),
+        mtu: Some(mtu),
+        sandbox,
+        other: Default::default(),
+    };
+    vec![
+        interface(bridge.name.clone(), bridge.mac, bridge.mtu, String::new()),
+        interface(call.owner().host_name(), None, inside.mtu, String::new()),
+        interface(inside.name.clone(), inside.mac, inside.mtu, call.attachment.netns.to_string_lossy().into_owned()),
+    ]
+}
+
+/// The default route's destination, of an address's version.
+fn default_of(address: &IpAddr) -> Option<IpNetwork> {
+    let unspecified: IpAddr = match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    IpNetwork::new(unspecified, 0).ok()
+}

@@ -1,0 +1,182 @@
+//! `portmap`: ports of the host that lead to ports of pods, as elements of maps in an nft table of the network's own.
+//!
+//! Here are the verbs; [`mapping`] is what they are told, [`table`] is the table around the maps.
+
+mod mapping;
+mod table;
+
+use std::net::IpAddr;
+
+use berth_sys::nft::Nft;
+use berth_sys::nft::batch::Batch;
+use berth_sys::nft::set::Element;
+use ipnetwork::IpNetwork;
+use nix::errno::Errno;
+use serde_json::{Map, Value};
+
+use self::mapping::{pod_address, port_of};
+use self::table::{MAPS, map_of, table_name};
+use super::firewall;
+use crate::Error;
+use crate::attachment::Attachment;
+use crate::cache::Cache;
+use crate::call::Call;
+use crate::foreign::runtime_config;
+use crate::host::Host;
+use crate::site::Site;
+use crate::spec::fields::Fields;
+use crate::spec::result::AddResult;
+
+/// Elements by the map that they are for.
+type Elements = [(&'static str, Vec<Element>); 4];
+
+/// What the configuration says, and the network that it stands in.
+#[derive(Debug, Clone)]
+pub(crate) struct Portmap {
+    config: Map<String, Value>,
+    masquerade: bool,
+    /// The bridge of the same list, if it is built in.
+    bridge: Option<String>,
+    subnets: Vec<IpNetwork>,
+}
+
+impl Portmap {
+    pub(crate) fn parse(fields: &Fields<'_>, bridge: Option<String>, subnets: Vec<IpNetwork>) -> Result<Self, Error> {
+        for option in ["conditionsV4", "conditionsV6", "externalSetMarkChain"] {
+            if fields.map().get(option).is_some_and(|value| !value.is_null()) {
+                return Err(fields.error(option, "is not supported by the built-in portmap"));
+            }
+        }
+        let masquerade = fields.map().get("snat").is_none_or(Value::is_null) || fields.flag("snat")?;
+        Ok(Self { config: fields.map().clone(), masquerade, bridge, subnets })
+    }
+
+    pub(crate) fn add(&self, call: &Call<'_>, previous: Option<AddResult>) -> Result<AddResult, Error> {
+        let result = previous.unwrap_or_default();
+        let elements = self.elements(call.attachment, &result)?;
+        if elements.iter().any(|(_, elements)| !elements.is_empty()) {
+            call.site.nft(|nft| self.forward(nft, call.site, &result, &elements))?;
+        }
+        Ok(result)
+    }
+
+    fn forward(&self, nft: &mut Nft, site: Site<'_>, result: &AddResult, elements: &Elements) -> Result<(), Error> {
+        if self.firewall(site.network, result).ensure(nft, site)? {
+            self.refill(nft, site)?;
+        }
+        if let Some(bridge) = &self.bridge {
+            // So that the host reaches a pod from 127.0.0.1. The guard, which keeps pods from reaching back, stands now.
+            Host::new(site).set(&format!("net/ipv4/conf/{bridge}/route_localnet"), "1")?;
+        }
+        match nft.commit(addition(site, elements)) {
+            Err(error) if is_taken(&error) => Err(Error::HostPort { port: taken(nft, site, elements)? }),
+            other => Ok(other?),
+        }
+    }
+
+    /// The table is new: what had stood in it for those who are attached already is put back.
+    fn refill(&self, nft: &mut Nft, site: Site<'_>) -> Result<(), Error> {
+        for record in Cache::new(site).all()? {
+            let elements = self.elements(&record.attachment, &record.result)?;
+            match nft.commit(addition(site, &elements)) {
+                // Another thread was faster.
+                Err(error) if is_taken(&error) => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// DEL: takes away whatever leads to these addresses, which are this attachment's until they are released after this.
+    /// `complete` says that ADD came to its end with this attachment.
+    pub(crate) fn del(&self, call: &Call<'_>, addresses: &[IpAddr], complete: bool) -> Result<(), Error> {
+        if complete && self.offered(call.attachment).is_none() {
+            return Ok(());
+        }
+        call.site.nft(|nft| delete_where(nft, call.site, &|address| addresses.contains(&address)))
+    }
+
+    pub(crate) fn check(&self, call: &Call<'_>, result: &AddResult) -> Result<(), Error> {
+        for (map, elements) in self.elements(call.attachment, result)? {
+            if elements.is_empty() {
+                continue;
+            }
+            let name = table_name(call.site.network);
+            let found = call.site.nft(|nft| Ok(nft.elements(firewall::table(&name), map)?))?;
+            if let Some(lost) = elements.iter().find(|element| !found.contains(element)) {
+                return Err(call.mismatch(format!("host port {} does not lead to it", port_of(&lost.key))));
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps only what leads to addresses that somebody has.
+    pub(crate) fn gc(&self, site: Site<'_>, taken: &[IpAddr]) -> Result<(), Error> {
+        site.nft(|nft| delete_where(nft, site, &|address| !taken.contains(&address)))
+    }
+
+    pub(crate) fn remove(&self, site: Site<'_>) -> Result<(), Error> {
+        site.nft(|nft| firewall::remove(nft, &table_name(site.network)))
+    }
+
+    /// What the runtime wants forwarded.
+    fn offered(&self, attachment: &Attachment) -> Option<Value> {
+        runtime_config(&self.config, &attachment.runtime_config).remove("portMappings")
+    }
+
+    /// The elements that an attachment needs.
+    fn elements(&self, attachment: &Attachment, result: &AddResult) -> Result<Elements, Error> {
+        let mut elements = MAPS.map(|map| (map, Vec::new()));
+        let Some(list) = self.offered(attachment) else { return Ok(elements) };
+        let mappings = mapping::parse(&list)?;
+        for pod in result.addresses() {
+            for mapping in mappings.iter().filter(|mapping| mapping.reaches(&pod)) {
+                elements[map_of(&pod, mapping.one_address().is_some())].1.push(mapping.element(&pod));
+            }
+        }
+        Ok(elements)
+    }
+}
+
+/// A transaction that adds elements.
+fn addition(site: Site<'_>, elements: &Elements) -> Batch {
+    let name = table_name(site.network);
+    let mut batch = Batch::new();
+    for (map, elements) in elements {
+        batch.add_elements(firewall::table(&name), map, elements);
+    }
+    batch
+}
+
+fn delete_where(nft: &mut Nft, site: Site<'_>, stale: &dyn Fn(IpAddr) -> bool) -> Result<(), Error> {
+    let name = table_name(site.network);
+    let mut batch = Batch::new();
+    for map in MAPS {
+        let mut elements = nft.elements(firewall::table(&name), map)?;
+        elements.retain(|element| pod_address(map, element).is_some_and(stale));
+        batch.delete_elements(firewall::table(&name), map, &elements);
+    }
+    match nft.commit(batch) {
+        // Somebody flushed the table meanwhile.
+        Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+fn is_taken(error: &berth_sys::netlink::Error) -> bool {
+    matches!(error.errno(), Some(Errno::EEXIST | Errno::EBUSY))
+}
+
+/// The first of the wanted ports that is taken.
+fn taken(nft: &mut Nft, site: Site<'_>, wanted: &Elements) -> Result<String, Error> {
+    let name = table_name(site.network);
+    for (map, wanted) in wanted {
+        let found = nft.elements(firewall::table(&name), map)?;
+        if let Some(clash) = wanted.iter().find(|one| found.iter().any(|other| other.key == one.key)) {
+            return Ok(port_of(&clash.key));
+        }
+    }
+    // The same one twice in one request.
+    let first = wanted.iter().find_map(|(_, elements)| elements.first());
+    Ok(first.map(|element| port_of(&element.key)).unwrap_or_default())
+}

@@ -1,0 +1,58 @@
+//! Where a verb works: the network's name, its folders, and the conversations with the kernel that are kept open.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Mutex, PoisonError};
+
+use berth_sys::nft::Nft;
+
+use crate::limits::NFT_SOCKETS_MAX;
+use crate::{Dirs, Error};
+
+/// The network namespace of the calling thread.
+const OWN_NETNS: &str = "/proc/thread-self/ns/net";
+
+/// Where a verb works.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Site<'a> {
+    /// The network's name.
+    pub(crate) network: &'a str,
+    /// The network's version of the specification.
+    pub(crate) version: &'a str,
+    pub(crate) dirs: &'a Dirs,
+    pub(crate) sockets: &'a NftSockets,
+}
+
+/// Conversations about nftables, each with the number of its network namespace. They are kept open: when one is closed,
+/// the kernel waits until what was deleted is out of use, for milliseconds, and everybody else's changes wait with it.
+#[derive(Debug, Default)]
+pub(crate) struct NftSockets(Mutex<Vec<(u64, Nft)>>);
+
+impl Site<'_> {
+    /// Talks about the nftables of the calling thread's network namespace.
+    pub(crate) fn nft<T>(&self, work: impl FnOnce(&mut Nft) -> Result<T, Error>) -> Result<T, Error> {
+        let netns = fs::metadata(OWN_NETNS).map_err(Error::io("read", OWN_NETNS))?.ino();
+        let mut nft = match self.sockets.take(netns) {
+            Some(nft) => nft,
+            None => Nft::open()?,
+        };
+        let outcome = work(&mut nft);
+        self.sockets.put(netns, nft);
+        outcome
+    }
+}
+
+impl NftSockets {
+    fn take(&self, netns: u64) -> Option<Nft> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = kept.iter().position(|(of, _)| *of == netns)?;
+        Some(kept.swap_remove(index).1)
+    }
+
+    fn put(&self, netns: u64, nft: Nft) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < NFT_SOCKETS_MAX {
+            kept.push((netns, nft));
+        }
+    }
+}
