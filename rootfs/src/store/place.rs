@@ -43,6 +43,10 @@ impl Place {
         Ok(place)
     }
 
+    pub(crate) fn top(&self) -> &Path {
+        &self.top
+    }
+
     pub(crate) fn index(&self) -> PathBuf {
         self.top.join("images.json")
     }

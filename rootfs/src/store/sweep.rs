@@ -43,13 +43,17 @@ fn put_aside(place: &Place, index: &Index) -> Result<(), Error> {
     let of_snapshots = snapshot::layers_in_use(place)?;
     let layers_used = used(&mut records.images.iter().flat_map(|record| &record.layers).chain(&of_snapshots));
     let blobs_used = used(&mut records.images.iter().flat_map(|record| [&record.id, &record.manifest]));
-    for name in
-        names(&place.layers())?.into_iter().filter(|name| !(layers.contains(name) && layers_used.contains(name)))
-    {
+    let idle_layer = |name: &String| !(layers.contains(name) && layers_used.contains(name));
+    for name in names(&place.layers())?.into_iter().filter(idle_layer) {
         aside(place, place.layers().join(name))?;
     }
     for name in names(&place.blobs())?.into_iter().filter(|name| is_temporary(name) || !blobs_used.contains(name)) {
         aside(place, place.blobs().join(name))?;
+    }
+    // A living writer of the index has its lock.
+    let _lock = place.index_lock()?;
+    for name in names(place.top())?.into_iter().filter(|name| is_temporary(name)) {
+        aside(place, place.top().join(name))?;
     }
     Ok(())
 }

@@ -133,5 +133,7 @@ async fn what_a_loss_of_power_may_have_cut_is_forgotten() {
     assert!(matches!(bench.store.mount(&image, "key", &target).await, Err(Error::NoImage { .. })));
     assert!(bench.store.snapshots().unwrap().is_empty());
     fs::write(bench.inside("images.json"), "{").unwrap();
+    fs::write(bench.inside(".tmp-1-images.json"), "{").unwrap();
     assert!(bench.reopened().images().unwrap().is_empty(), "a damaged index is an empty one");
+    assert!(!bench.inside(".tmp-1-images.json").exists());
 }
