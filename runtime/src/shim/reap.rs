@@ -3,9 +3,12 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use berth_sys::cgroup::{Cgroup, Hierarchies};
-use berth_sys::namespace;
+use berth_sys::{namespace, process};
+use nix::libc;
 
 use super::client::{Error, living};
 use super::protocol::SandboxSpec;
@@ -14,12 +17,22 @@ use crate::Runtime;
 /// The controllers in whose hierarchies somebody may have made the pod's cgroup, beyond those that berth limits.
 const CONTROLLERS: [&str; 6] = ["blkio", "cpuset", "freezer", "hugetlb", "net_cls", "rdma"];
 
+/// How long a shim may take to end once it is done or killed.
+const FAREWELL_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// How often to look whether it has: the kernel tells nobody of a lock that was let go.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
 /// Removes what a dead shim left: the containers' processes, cgroups and runtime state, the pinned namespaces, and `dir`
 /// with all that is in it; read the exit records before. Goes on at errors and returns all of them. Success if it is
-/// gone already.
+/// gone already. A shim that is just ending, after [`super::protocol::Call::Shutdown`], is waited for.
 pub fn reap_dead(dir: &Path) -> Result<(), Error> {
-    if let Some(pid) = living(dir)? {
-        return Err(Error::Alive { dir: dir.into(), pid });
+    let deadline = Instant::now() + FAREWELL_TIME_MAX;
+    while let Some(pid) = living(dir)? {
+        if dir.join("shim.sock").exists() || Instant::now() >= deadline {
+            return Err(Error::Alive { dir: dir.into(), pid });
+        }
+        thread::sleep(LOOK_AGAIN);
     }
     let mut failures = Vec::new();
     let runtime = Runtime::new(dir.join("runtime"));
@@ -49,6 +62,24 @@ pub fn reap_dead(dir: &Path) -> Result<(), Error> {
         }
     }
     Err(Error::Leftovers { dir: dir.into(), failures })
+}
+
+/// Kills a shim that lives but does not answer, and waits for its end; then [`reap_dead`] finds what it leaves. Success
+/// if it is dead.
+pub fn kill_shim(dir: &Path) -> Result<(), Error> {
+    let Some(pid) = living(dir)? else { return Ok(()) };
+    let killed = process::pidfd_open(pid).and_then(|pidfd| {
+        // The id may have been given away between the two: is it still the shim's?
+        if living(dir).is_ok_and(|now| now == Some(pid)) {
+            process::pidfd_send_signal(&pidfd, libc::SIGKILL)?;
+            process::wait_for_end(&pidfd, FAREWELL_TIME_MAX.as_millis() as u16)?;
+        }
+        Ok(())
+    });
+    match killed {
+        Err(error) if error.raw_os_error() != Some(libc::ESRCH) => Err(Error::io("killing the shim in", dir)(error)),
+        _ => Ok(()),
+    }
 }
 
 /// Kills what runs in the pod's cgroup and below, and removes it; success if it is gone.

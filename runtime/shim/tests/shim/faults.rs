@@ -197,6 +197,21 @@ fn holds(pod: &Pod) -> bool {
 }
 
 #[test]
+fn a_shim_that_hangs_can_be_killed_and_cleaned_up_after() {
+    let pod = Pod::start();
+    let mut client = pod.connect();
+    let pid = pod.run(&mut client, "c", "sleep 1000");
+    let shim = pod.shim_pid();
+    kill(Pid::from_raw(shim), Signal::SIGSTOP).unwrap();
+    let call = client.0.call(Call::State, &[], Duration::from_millis(50));
+    assert!(matches!(call, Err(Error::Timeout { .. })), "{call:?}");
+    client::kill_shim(&pod.dir).unwrap();
+    client::kill_shim(&pod.dir).unwrap();
+    client::reap_dead(&pod.dir).unwrap();
+    assert!(!lives(shim) && !lives(pid) && !pod.dir.exists());
+}
+
+#[test]
 fn a_record_that_cannot_be_written_is_told_and_written_later() {
     let pod = Pod::start();
     let mut client = pod.connect();

@@ -169,12 +169,11 @@ fn shutdown_takes_everything_along() {
         let pids = [pod.run(&mut client, "c", "sleep 1000"), pod.run(&mut client, "d", "sleep 1000 & exit 0")];
         assert!(!pod.mounts().is_empty() && !pod.cgroups().is_empty());
         client.ask(Call::Shutdown);
-        eventually("the shim is gone", || !lives(shim));
+        client::reap_dead(&pod.dir).unwrap();
         assert!(!pids.into_iter().any(lives));
         assert!(pod.mounts().is_empty(), "{:?}", pod.mounts());
         assert!(pod.cgroups().is_empty(), "{:?}", pod.cgroups());
         assert!(matches!(client::Connection::connect(&pod.dir, crate::pod::PATIENCE), Err(Error::Gone { .. })));
-        client::reap_dead(&pod.dir).unwrap();
-        assert!(!pod.dir.exists());
+        assert!(!lives(shim) && !pod.dir.exists());
     }
 }
