@@ -140,9 +140,9 @@ fn wanted_conditions(facts: &Facts<'_>) -> [NodeCondition; 4] {
     // File systems without a table of inodes say that they have none.
     let few_inodes = readings.inodes.capacity > 0 && crossed(thresholds.inodes_free, readings.inodes);
     [
-        pressure("MemoryPressure", "Memory", "memory", crossed(thresholds.memory_available, readings.memory)),
-        pressure("DiskPressure", "Disk", "disk space", few_inodes || crossed(thresholds.disk_available, readings.disk)),
-        pressure("PIDPressure", "PID", "process numbers", crossed(thresholds.pids_available, readings.pids)),
+        pressure(&MEMORY, crossed(thresholds.memory_available, readings.memory)),
+        pressure(&DISK, few_inodes || crossed(thresholds.disk_available, readings.disk)),
+        pressure(&PIDS, crossed(thresholds.pids_available, readings.pids)),
         match &facts.not_ready {
             None => condition("Ready", "True", "KubeletReady", "the node runs pods".to_owned()),
             Some(message) => condition("Ready", "False", "KubeletNotReady", message.clone()),
@@ -150,15 +150,25 @@ fn wanted_conditions(facts: &Facts<'_>) -> [NodeCondition; 4] {
     ]
 }
 
-fn pressure(kind: &str, word: &str, what: &str, is_short: bool) -> NodeCondition {
+/// What there may be too little of.
+struct Pressure {
+    condition: &'static str,
+    /// The reason while there is enough.
+    enough: &'static str,
+    what: &'static str,
+}
+
+const MEMORY: Pressure = Pressure { condition: "MemoryPressure", enough: "KubeletHasSufficientMemory", what: "memory" };
+const DISK: Pressure = Pressure { condition: "DiskPressure", enough: "KubeletHasNoDiskPressure", what: "disk space" };
+const PIDS: Pressure =
+    Pressure { condition: "PIDPressure", enough: "KubeletHasSufficientPID", what: "process numbers" };
+
+fn pressure(kind: &Pressure, is_short: bool) -> NodeCondition {
+    let Pressure { condition: name, enough, what } = kind;
     if is_short {
-        condition(kind, "True", &format!("KubeletHas{kind}"), format!("the node is short of {what}"))
+        condition(name, "True", &format!("KubeletHas{name}"), format!("the node is short of {what}"))
     } else {
-        let reason = match word {
-            "Disk" => "KubeletHasNoDiskPressure".to_owned(),
-            other => format!("KubeletHasSufficient{other}"),
-        };
-        condition(kind, "False", &reason, format!("the node has enough {what}"))
+        condition(name, "False", enough, format!("the node has enough {what}"))
     }
 }
 

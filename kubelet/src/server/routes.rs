@@ -84,8 +84,11 @@ async fn container_logs(
     let log = log.map_err(|error| (log_error_code(&error), format!("{error}\n")))?;
     options.follow &= log.running;
     let path = log.path.clone();
+    let opened = logs::open(log.path, options).await.map_err(|error| {
+        (StatusCode::INTERNAL_SERVER_ERROR, format!("the log {} cannot be read: {error}\n", path.display()))
+    })?;
     let ended = async move { ended(served.workers, events, asked, path).await };
-    let body = Body::from_stream(logs::stream(log.path, options, ended));
+    let body = Body::from_stream(opened.stream(ended));
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response())
 }
 

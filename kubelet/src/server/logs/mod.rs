@@ -25,35 +25,23 @@ const CHUNKS_MAX: usize = 4;
 /// How much is read at once.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// The log as it is to be shown. `ended` tells that the container has ended and its log is complete; it is waited for only
-/// when following. The stream ends at the latest then; its reader stops at once when it is dropped.
-pub(crate) fn stream(
+/// A log that is open, placed where showing it begins.
+pub(crate) struct Log {
     path: PathBuf,
     options: LogOptions,
-    ended: impl Future<Output = ()> + Send + 'static,
-) -> impl Stream<Item = io::Result<Bytes>> + Send {
-    let (chunks, receiver) = mpsc::channel(CHUNKS_MAX);
-    tokio::spawn(async move {
-        if let Err(error) = send(&path, options, ended, &chunks).await {
-            tracing::warn!(log = %path.display(), %error, "cannot read");
-            // Its reader may be gone.
-            let _ = chunks.send(Err(error)).await;
-        }
-    });
-    ReceiverStream::new(receiver)
+    parts: Vec<Part>,
+    /// What happens in its folder, if it is to be followed.
+    changes: Option<Changes>,
 }
 
+type Changes = inotify::EventStream<[u8; 4096]>;
 type Chunks = mpsc::Sender<io::Result<Bytes>>;
 
-async fn send(
-    path: &Path,
-    options: LogOptions,
-    ended: impl Future<Output = ()> + Send,
-    chunks: &Chunks,
-) -> io::Result<()> {
+/// Opens the log whose newest part is at `path`.
+pub(crate) async fn open(path: PathBuf, options: LogOptions) -> io::Result<Log> {
     // Watched before it is read, so that nothing falls between the two.
-    let mut changes = if options.follow { Some(watch(path)?) } else { None };
-    let (tail, log) = (options.tail_lines, path.to_owned());
+    let changes = if options.follow { Some(watch(&path)?) } else { None };
+    let (tail, log) = (options.tail_lines, path.clone());
     let parts = blocking(move || {
         let mut parts = files::open_all(&log)?;
         if let Some(lines) = tail {
@@ -62,6 +50,31 @@ async fn send(
         Ok(parts)
     })
     .await?;
+    Ok(Log { path, options, parts, changes })
+}
+
+impl Log {
+    /// The log as it is to be shown. `ended` tells that the container has ended and its log is complete; it is waited for
+    /// only when following. The stream ends at the latest then; its reader stops at once when it is dropped.
+    pub(crate) fn stream(
+        self,
+        ended: impl Future<Output = ()> + Send + 'static,
+    ) -> impl Stream<Item = io::Result<Bytes>> + Send {
+        let (chunks, receiver) = mpsc::channel(CHUNKS_MAX);
+        tokio::spawn(async move {
+            let path = self.path.clone();
+            if let Err(error) = send(self, ended, &chunks).await {
+                tracing::warn!(log = %path.display(), %error, "cannot read");
+                // Its reader may be gone.
+                let _ = chunks.send(Err(error)).await;
+            }
+        });
+        ReceiverStream::new(receiver)
+    }
+}
+
+async fn send(log: Log, ended: impl Future<Output = ()> + Send, chunks: &Chunks) -> io::Result<()> {
+    let Log { path, options, parts, mut changes } = log;
     let mut reader = Reader { printer: Printer::new(options), splitter: Splitter::default(), chunks };
     let Some((mut last, older)) = split_last(parts) else { return Ok(()) };
     for part in older {
@@ -76,10 +89,10 @@ async fn send(
         let Some(drained) = reader.drain(last).await? else { return Ok(()) };
         last = drained;
         let Some(changes) = &mut changes else { return Ok(()) };
-        if files::is_rotated(path, last.inode) {
+        if files::is_rotated(&path, last.inode) {
             // Its writer has left it for good, but may have done so after it was read.
             let Some(drained) = reader.drain(last).await? else { return Ok(()) };
-            let (log, inode) = (path.to_owned(), drained.inode);
+            let (log, inode) = (path.clone(), drained.inode);
             if let Some(next) = blocking(move || files::open_after(&log, inode)).await? {
                 last = next;
                 reader.splitter.clear();
@@ -139,7 +152,7 @@ impl Reader<'_> {
     }
 }
 
-fn watch(path: &Path) -> io::Result<inotify::EventStream<[u8; 4096]>> {
+fn watch(path: &Path) -> io::Result<Changes> {
     let folder = path.parent().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a log without a folder"))?;
     let inotify = Inotify::init()?;
     let mask = WatchMask::MODIFY | WatchMask::CREATE | WatchMask::MOVE | WatchMask::DELETE | WatchMask::DELETE_SELF;
@@ -188,7 +201,8 @@ mod tests {
         write(&path, "F one");
         let (end, ended) = oneshot::channel::<()>();
         let options = LogOptions { follow: true, ..Default::default() };
-        let mut stream = Box::pin(stream(path.clone(), options, async move { drop(ended.await) }));
+        let log = open(path.clone(), options).await.unwrap();
+        let mut stream = Box::pin(log.stream(async move { drop(ended.await) }));
         expect(&mut stream, "one\n").await;
         write(&path, "P tw");
         expect(&mut stream, "tw").await;
@@ -210,7 +224,8 @@ mod tests {
             write(&path, &format!("F {n}"));
         }
         let options = LogOptions { tail_lines: Some(2), limit_bytes: Some(7), ..Default::default() };
-        let chunks: Vec<_> = stream(path, options, std::future::pending()).collect().await;
+        let log = open(path, options).await.unwrap();
+        let chunks: Vec<_> = log.stream(std::future::pending()).collect().await;
         let text: Vec<u8> = chunks.into_iter().flat_map(|chunk| chunk.unwrap()).collect();
         assert_eq!(text, b"9998\n99");
     }
@@ -226,7 +241,7 @@ mod tests {
             std::future::pending::<()>().await;
             drop(alive);
         };
-        let mut stream = Box::pin(stream(path, options, ended));
+        let mut stream = Box::pin(open(path, options).await.unwrap().stream(ended));
         expect(&mut stream, "one\n").await;
         drop(stream);
         assert!(timeout(DEADLINE, gone.recv()).await.unwrap().is_none());
@@ -234,8 +249,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_log_that_is_not_there_is_an_error() {
-        let stream = stream(PathBuf::from("/nonexistent/0.log"), LogOptions::default(), std::future::pending());
-        let chunks: Vec<_> = stream.collect().await;
-        assert!(chunks.len() == 1 && chunks[0].is_err());
+        for follow in [false, true] {
+            let options = LogOptions { follow, ..Default::default() };
+            let error = open(PathBuf::from("/nonexistent/0.log"), options).await.err().unwrap();
+            assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        }
     }
 }
