@@ -95,7 +95,7 @@ impl Runtime {
             return Err(wrong());
         }
         let cgroup = record.cgroup()?;
-        let plan = plan::exec(process, pidfd, &cgroup, folder.load_filter()?, stdio)?;
+        let plan = plan::exec(process, pidfd, folder.load_filter()?, stdio)?;
         let child = Conversation::begin(&plan, &cgroup, Start::AtOnce)?;
         child.expect_execution(&plan)
     }
@@ -163,7 +163,18 @@ impl Conversation {
         };
         let init = Init::new(plan, start, theirs);
         let child = spawn(&birth, || init.run()).map_err(Error::Spawn)?;
-        Ok(Self { child: Some(child), socket: ours })
+        let this = Self { child: Some(child), socket: ours };
+        this.put_into(cgroup)?;
+        Ok(this)
+    }
+
+    /// Into the hierarchies that it was not born into.
+    fn put_into(&self, cgroup: &Cgroup) -> Result<(), Error> {
+        let Some(child) = &self.child else { return Ok(()) };
+        cgroup.add(child.pid)?;
+        // If it has failed meanwhile, it has said so.
+        let _ = sync::send(&self.socket, Message::Joined);
+        Ok(())
     }
 
     fn expect_ready(&self, plan: &Plan) -> Result<(), Error> {

@@ -3,7 +3,8 @@
 //! ```text
 //!   create / exec                    new process                   start (any process, any time later)
 //!        │ ── clone3 ───────────────────▶ │
-//!        │                                │ steps
+//!        │ (puts it into the cgroup)      │ steps
+//!        │ ── Joined ───────────────────▶ │ steps
 //!        │ ◀── Ready, or Failed(step) ─── │
 //!        │ ── Keep ─────────────────────▶ │ outlives its maker from here on
 //!        │                                │ listens at start.sock ◀──── connect ── │
@@ -27,6 +28,8 @@ use crate::limits::ANSWER_DEADLINE;
 /// One packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Message {
+    /// It was put into its cgroup.
+    Joined,
     /// The process is set up.
     Ready,
     /// Its maker has made a note of it.
@@ -46,6 +49,7 @@ impl Message {
             Self::Keep => (2, 0, 0),
             Self::Going => (3, 0, 0),
             Self::Failed { step, errno } => (4, step, errno),
+            Self::Joined => (5, 0, 0),
         };
         let ([a, b], [c, d, e, f]) = (step.to_le_bytes(), errno.to_le_bytes());
         [kind, a, b, c, d, e, f]
@@ -57,6 +61,7 @@ impl Message {
             2 => Some(Self::Keep),
             3 => Some(Self::Going),
             4 => Some(Self::Failed { step: u16::from_le_bytes([a, b]), errno: i32::from_le_bytes([c, d, e, f]) }),
+            5 => Some(Self::Joined),
             _ => None,
         }
     }
@@ -110,8 +115,10 @@ fn wait_readable(socket: impl AsFd, timeout: PollTimeout) -> nix::Result<()> {
 fn read(socket: impl AsFd) -> nix::Result<Option<Message>> {
     let mut bytes = [0; BYTES];
     match nix::unistd::read(socket, &mut bytes) {
-        // A peer that died without reading what we sent resets the connection.
-        Ok(0) | Err(Errno::ECONNRESET) => Ok(None),
+        Ok(0) => Ok(None),
+        // A peer that ended without reading what we sent resets the connection, which is told once and before what it
+        // sent itself.
+        Err(Errno::ECONNRESET) => Err(Errno::EAGAIN),
         Ok(BYTES) => Message::decode(bytes).map(Some).ok_or(Errno::EBADMSG),
         Ok(_) => Err(Errno::EBADMSG),
         Err(errno) => Err(errno),
@@ -125,7 +132,7 @@ mod tests {
     #[test]
     fn every_message_comes_back_and_nothing_else() {
         let failed = Message::Failed { step: 513, errno: -2 };
-        for message in [Message::Ready, Message::Keep, Message::Going, failed] {
+        for message in [Message::Joined, Message::Ready, Message::Keep, Message::Going, failed] {
             assert_eq!(Message::decode(message.encode()), Some(message));
         }
         assert_eq!(Message::decode([0; BYTES]), None);

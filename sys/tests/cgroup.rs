@@ -29,22 +29,21 @@ impl Temporary {
 
     /// A child inside, whatever the version.
     fn spawn(&self, work: impl FnOnce() -> i32) -> Child {
-        let procs = self.0.open_v1_procs().unwrap();
+        let (wait_to_go, go) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
         let folder = self.0.open_unified().unwrap();
         let birth = Birth {
             namespaces: CloneFlags::empty(),
             pid_namespace: None,
             cgroup: folder.as_ref().map(|folder| folder.as_fd()),
         };
-        spawn(&birth, || {
-            for procs in &procs {
-                if nix::unistd::write(procs, b"0").is_err() {
-                    exit_now(99);
-                }
-            }
+        let child = spawn(&birth, || {
+            let _ = nix::unistd::read(&wait_to_go, &mut [0]);
             exit_now(work())
         })
-        .unwrap()
+        .unwrap();
+        self.0.add(child.pid).unwrap();
+        nix::unistd::write(&go, b"g").unwrap();
+        child
     }
 }
 

@@ -8,6 +8,8 @@ use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::Mode;
 
+use crate::sync::{self, Message};
+
 /// Less likely than its parent may only be made who has `CAP_SYS_RESOURCE`: who has not stays as it is.
 pub(super) fn set_oom_score(score: &str) -> nix::Result<()> {
     match write(Path::new("/proc/self/oom_score_adj"), score.as_bytes()) {
@@ -16,9 +18,13 @@ pub(super) fn set_oom_score(score: &str) -> nix::Result<()> {
     }
 }
 
-/// `0` is whoever writes it, whatever pid namespace that is in.
-pub(super) fn join_cgroup(procs: &[OwnedFd]) -> nix::Result<()> {
-    procs.iter().try_for_each(|procs| nix::unistd::write(procs, b"0").map(drop))
+/// Its maker does it, because moving a process on v1 waits for the whole machine, several milliseconds, in which this
+/// process can make its mounts.
+pub(super) fn await_cgroup(sync: &OwnedFd) -> nix::Result<()> {
+    match sync::receive(sync)? {
+        Some(Message::Joined) => Ok(()),
+        _ => Err(Errno::EPIPE),
+    }
 }
 
 /// Every namespace of a container at once; the pid namespace one can only be born into.

@@ -99,7 +99,7 @@ impl<'a> Init<'a> {
 
     fn walk(&mut self, steps: &[Step], first: usize, connection: Option<&OwnedFd>) {
         for (number, step) in steps.iter().enumerate() {
-            if let Err(errno) = self.progress.run(step) {
+            if let Err(errno) = self.progress.run(step, &self.sync) {
                 self.fail(first + number, errno, connection);
             }
         }
@@ -134,8 +134,9 @@ impl<'a> Init<'a> {
     }
 
     fn parent_is_gone(&self) -> bool {
-        let mut closed = [PollFd::new(self.sync.as_fd(), PollFlags::POLLIN)];
-        !matches!(poll(&mut closed, PollTimeout::ZERO), Ok(0))
+        let mut ends = [PollFd::new(self.sync.as_fd(), PollFlags::empty())];
+        let _ = poll(&mut ends, PollTimeout::ZERO);
+        ends[0].revents().is_none_or(|seen| seen.contains(PollFlags::POLLHUP))
     }
 
     fn fail(&self, step: usize, errno: Errno, connection: Option<&OwnedFd>) -> ! {
@@ -146,10 +147,10 @@ impl<'a> Init<'a> {
 }
 
 impl Progress {
-    fn run(&mut self, step: &Step) -> nix::Result<()> {
+    fn run(&mut self, step: &Step, sync: &OwnedFd) -> nix::Result<()> {
         match step {
             Step::OomScore(score) => enter::set_oom_score(score),
-            Step::JoinCgroup(procs) => enter::join_cgroup(procs),
+            Step::AwaitCgroup => enter::await_cgroup(sync),
             Step::JoinNamespace { kind, namespace, .. } => nix::sched::setns(namespace, kind.flag()),
             Step::JoinContainer(init) => enter::join_container(init),
             Step::NewCgroupNamespace => nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP),

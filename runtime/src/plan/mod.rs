@@ -79,11 +79,12 @@ pub(crate) fn init(
     spec::check_process(process)?;
     let joined = namespaces::plan(spec, linux)?;
     let mut setup = identity::score(process);
-    setup.push(Step::JoinCgroup(cgroup.cgroup.open_v1_procs()?));
     setup.extend(joined.steps);
     let sources = mounts::plan(spec, &spec::rootfs(spec, bundle)?, &cgroup.cgroup, &mut setup)?;
     setup.extend([Step::NewSession, Step::Folder(folder(process)?, Missing::Make)]);
     setup.push(Step::Streams { streams: streams(stdio)?, owner: process.user().uid() });
+    setup.push(Step::AwaitCgroup);
+    setup.extend(joined.after_cgroup);
     let end = identity::plan(process, filter)?;
     Ok(Plan {
         namespaces: joined.born_into,
@@ -98,19 +99,13 @@ pub(crate) fn init(
 }
 
 /// The plan of one more process in a container, whose init `pidfd` stands for.
-pub(crate) fn exec(
-    process: &Process,
-    init: OwnedFd,
-    cgroup: &berth_sys::cgroup::Cgroup,
-    filter: Option<Filter>,
-    stdio: Stdio,
-) -> Result<Plan, Error> {
+pub(crate) fn exec(process: &Process, init: OwnedFd, filter: Option<Filter>, stdio: Stdio) -> Result<Plan, Error> {
     spec::check_process(process)?;
     let pid_namespace = init.as_fd().try_clone_to_owned().map_err(Error::Spawn)?;
     let mut setup = identity::score(process);
-    setup.push(Step::JoinCgroup(cgroup.open_v1_procs()?));
     setup.extend([Step::JoinContainer(init), Step::NewSession, Step::Folder(folder(process)?, Missing::Fail)]);
     setup.push(Step::Streams { streams: streams(stdio)?, owner: process.user().uid() });
+    setup.push(Step::AwaitCgroup);
     let end = identity::plan(process, filter)?;
     Ok(Plan {
         namespaces: CloneFlags::empty(),
@@ -134,7 +129,6 @@ impl Plan {
         let mut all = Vec::new();
         for step in self.setup.iter().chain(&self.finish) {
             match step {
-                Step::JoinCgroup(procs) => all.extend(procs.iter().map(AsFd::as_fd)),
                 Step::JoinNamespace { namespace, .. } => all.push(namespace.as_fd()),
                 Step::JoinContainer(init) => all.push(init.as_fd()),
                 Step::Streams { streams, .. } => all.extend(streams.iter().map(AsFd::as_fd)),

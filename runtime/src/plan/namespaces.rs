@@ -18,22 +18,24 @@ pub(super) struct Namespaces {
     pub(super) born_into: CloneFlags,
     pub(super) pid_namespace: Option<OwnedFd>,
     pub(super) steps: Vec<Step>,
+    /// What makes no sense before the process is in its cgroup.
+    pub(super) after_cgroup: Option<Step>,
 }
 
 /// Host names are at most this long (`__NEW_UTS_LEN`).
 const HOST_NAME_BYTES_MAX: usize = 64;
 
 pub(super) fn plan(spec: &Spec, linux: &Linux) -> Result<Namespaces, Error> {
-    let mut plan = Namespaces { born_into: CloneFlags::empty(), pid_namespace: None, steps: Vec::new() };
+    let mut plan =
+        Namespaces { born_into: CloneFlags::empty(), pid_namespace: None, steps: Vec::new(), after_cgroup: None };
     let mut has = Vec::new();
-    let mut cgroup_last = None;
     for it in linux.namespaces().iter().flatten() {
         let kind = kind(it.typ())?;
         has.push(kind);
         match (kind, it.path()) {
             (Kind::Mount, Some(_)) => return Err(Error::unsupported("linux.namespaces: mount with a path")),
-            // Its root is where the process is when it is made: not before it joined the cgroup.
-            (Kind::Cgroup, None) => cgroup_last = Some(Step::NewCgroupNamespace),
+            // Its root is where the process is when it is made.
+            (Kind::Cgroup, None) => plan.after_cgroup = Some(Step::NewCgroupNamespace),
             (_, None) => plan.born_into |= kind.flag(),
             (Kind::Pid, Some(path)) => plan.pid_namespace = Some(open(path)?),
             (_, Some(path)) => {
@@ -41,7 +43,6 @@ pub(super) fn plan(spec: &Spec, linux: &Linux) -> Result<Namespaces, Error> {
             }
         }
     }
-    plan.steps.extend(cgroup_last);
     plan.steps.extend(parameters(linux, &has)?);
     plan.steps.extend(names(spec, &has)?);
     Ok(plan)

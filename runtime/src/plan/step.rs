@@ -18,8 +18,8 @@ use super::identity::Missing;
 pub(crate) enum Step {
     /// Become more or less likely to be taken by the OOM killer; who may not become less goes on.
     OomScore(String),
-    /// Write `0` to each of these `cgroup.procs`.
-    JoinCgroup(Vec<OwnedFd>),
+    /// Wait until its maker has put it into the cgroup.
+    AwaitCgroup,
     /// Enter a namespace by its descriptor.
     JoinNamespace { kind: Kind, path: PathBuf, namespace: OwnedFd },
     /// Enter every namespace of the process behind this pidfd, but for its pid namespace, which one is born into.
@@ -136,7 +136,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OomScore(score) => write!(f, "set oom_score_adj to {score}"),
-            Self::JoinCgroup(_) => write!(f, "join the cgroup"),
+            Self::AwaitCgroup => write!(f, "be put into the cgroup"),
             Self::JoinNamespace { kind, path, .. } => {
                 write!(f, "enter the {} namespace {}", kind.name(), path.display())
             }

@@ -143,14 +143,15 @@ impl Cgroup {
         self.unified().map(|path| open_folder(path).map_err(Error::file("open", path))).transpose()
     }
 
-    /// The `cgroup.procs` of each v1 folder, open for writing: whoever writes `0` to all of them moves itself in.
-    pub fn open_v1_procs(&self) -> Result<Vec<OwnedFd>, Error> {
-        let v1 = self.folders.iter().filter(|folder| folder.version == Version::V1);
-        v1.map(|folder| {
-            let path = folder.path.join("cgroup.procs");
-            OpenOptions::new().write(true).open(&path).map(OwnedFd::from).map_err(Error::file("open", &path))
-        })
-        .collect()
+    /// Moves a process into the v1 folders; into the unified one it should be born. One that has ended is passed over.
+    pub fn add(&self, pid: i32) -> Result<(), Error> {
+        for folder in self.folders.iter().filter(|folder| folder.version == Version::V1) {
+            match write(&folder.path.join("cgroup.procs"), &pid.to_string()) {
+                Err(Error::File { source, .. }) if source.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
+                other => other?,
+            }
+        }
+        Ok(())
     }
 
     /// The processes in this very cgroup (not in those below), as any one hierarchy knows them.
