@@ -1,5 +1,6 @@
 //! What the server answers.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -9,7 +10,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
-use berth_engine::{Engine, Event};
+use berth_engine::{ContainerState, Engine, Event, SandboxStatus};
 use jiff::Timestamp;
 use k8s_openapi::List;
 use k8s_openapi::api::core::v1::Pod;
@@ -61,15 +62,6 @@ async fn pods(State(served): State<Served>) -> Json<List<Pod>> {
     Json(List { items: pods.collect(), ..List::default() })
 }
 
-/// Whose log.
-#[derive(Debug, Clone)]
-struct Asked {
-    namespace: String,
-    pod: String,
-    container: String,
-    previous: bool,
-}
-
 async fn container_logs(
     State(served): State<Served>,
     Path((namespace, pod, container)): Path<(String, String, String)>,
@@ -77,18 +69,17 @@ async fn container_logs(
 ) -> Result<Response, (StatusCode, String)> {
     let bad = |message: String| (StatusCode::BAD_REQUEST, format!("{message}\n"));
     let mut options = query.options(Timestamp::now()).map_err(bad)?;
-    let asked = Asked { namespace, pod, container, previous: query.previous().map_err(bad)? };
+    let previous = query.previous().map_err(bad)?;
     // Listened to before it is asked whether the container runs, so that its end cannot fall between the two.
     let events = served.engine.events();
-    let log = served.workers.log_file(&asked.namespace, &asked.pod, &asked.container, asked.previous).await;
+    let log = served.workers.log_file(&namespace, &pod, &container, previous).await;
     let log = log.map_err(|error| (log_error_code(&error), format!("{error}\n")))?;
     options.follow &= log.running;
     let path = log.path.clone();
     let opened = logs::open(log.path, options).await.map_err(|error| {
         (StatusCode::INTERNAL_SERVER_ERROR, format!("the log {} cannot be read: {error}\n", path.display()))
     })?;
-    let ended = async move { ended(served.workers, events, asked, path).await };
-    let body = Body::from_stream(opened.stream(ended));
+    let body = Body::from_stream(opened.stream(ended(served.engine, events, path)));
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response())
 }
 
@@ -99,17 +90,25 @@ fn log_error_code(error: &LogError) -> StatusCode {
     }
 }
 
-/// Waits until the container whose log is at `path` has ended.
-async fn ended(workers: Workers, mut events: broadcast::Receiver<Event>, asked: Asked, path: std::path::PathBuf) {
+/// Waits until the container that writes this log has ended. The engine is asked, which knows first.
+async fn ended(engine: Engine, mut events: broadcast::Receiver<Event>, log: PathBuf) {
+    let Some(sandbox) = engine.sandboxes().await.into_iter().find(|sandbox| is_written(sandbox, &log)) else { return };
     loop {
         match events.recv().await {
-            Ok(Event::Exited { .. } | Event::SandboxLost { .. }) | Err(RecvError::Lagged(_)) => {}
-            Ok(Event::Started { .. } | Event::Oom { .. }) => continue,
+            Ok(Event::Exited { sandbox: id, .. } | Event::SandboxLost { sandbox: id }) if id == sandbox.id => {}
+            Ok(_) => continue,
+            Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => return,
         }
-        match workers.log_file(&asked.namespace, &asked.pod, &asked.container, asked.previous).await {
-            Ok(log) if log.running && log.path == path => {}
+        match engine.sandbox(&sandbox.id).await {
+            Ok(now) if is_written(&now, &log) => {}
             _ => return,
         }
     }
+}
+
+/// Whether a container runs in this sandbox that writes this log.
+fn is_written(sandbox: &SandboxStatus, log: &std::path::Path) -> bool {
+    let runs = |state: &ContainerState| matches!(state, ContainerState::Created | ContainerState::Running { .. });
+    sandbox.containers.iter().any(|container| container.config.log_path == log && runs(&container.state))
 }

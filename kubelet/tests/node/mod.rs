@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use berth_engine::{Engine, EngineConfig};
 use berth_kubelet::{Config, Options};
+use berth_sys::cgroup::{Cgroup, Hierarchies};
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
@@ -135,6 +136,21 @@ impl Node {
     }
 }
 
+/// Takes the node's cgroups away, also when a test fails.
+struct CgroupsGone(String);
+
+impl Drop for CgroupsGone {
+    fn drop(&mut self) {
+        let removed = Hierarchies::of_machine()
+            .map_err(|error| error.to_string())
+            .and_then(|machine| Cgroup::new(machine, self.0.as_ref(), &[]).map_err(|error| error.to_string()))
+            .and_then(|cgroup| cgroup.remove().map_err(|error| error.to_string()));
+        if let Err(error) = removed {
+            eprintln!("cgroup {} stays: {error}", self.0);
+        }
+    }
+}
+
 async fn with_node<F: Future<Output = ()>>(test: impl FnOnce(Node) -> F) {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
@@ -144,7 +160,8 @@ async fn with_node<F: Future<Output = ()>>(test: impl FnOnce(Node) -> F) {
     }
     let authority = Identity::authority("the cluster");
     fs::write(at("ca.crt"), authority.pem()).unwrap();
-    let cgroup_root = format!("/berth-kubelet-test-{}", folder.path().file_name().unwrap().to_string_lossy());
+    let cgroup_root = format!("/berth-kubelet-test{}", folder.path().file_name().unwrap().to_string_lossy());
+    let _cgroups = CgroupsGone(cgroup_root.clone());
     let config = Config::load(Options {
         node_name: Some(NAME.to_owned()),
         node_ips: vec!["127.0.0.1".parse().unwrap()],
@@ -152,7 +169,7 @@ async fn with_node<F: Future<Output = ()>>(test: impl FnOnce(Node) -> F) {
         run_dir: at("run"),
         pod_log_dir: at("logs"),
         static_pod_path: Some(manifests.clone()),
-        cgroup_root: Some(cgroup_root),
+        cgroup_root: Some(cgroup_root.clone()),
         port: Some(PORT),
         client_ca_file: Some(at("ca.crt")),
         ..Options::default()
