@@ -7,7 +7,7 @@ use berth_engine::ContainerState;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Container as Spec;
 
-use super::terminate::insist;
+use super::terminate::{ask, insist, was_not_asked};
 use super::{Action, Draft, Stop};
 use crate::pod::desired::Desired;
 use crate::pod::memory::later;
@@ -19,6 +19,9 @@ pub(super) fn plan(desired: &Desired, observed: &Observed<'_>, spec: &Spec, draf
     let ContainerState::Running { started_at } = container.state else { return };
     if let Some(stopping) = draft.memory.stops.get(&container.id) {
         let deadline = later(stopping.since, Duration::from_secs(stopping.grace_secs));
+        if deadline > draft.now && was_not_asked(container, draft) {
+            ask(desired, container, deadline, draft);
+        }
         insist(container, deadline, draft);
         return;
     }

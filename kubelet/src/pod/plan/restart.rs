@@ -72,7 +72,8 @@ fn again(desired: &Desired, newest: &Container, end: End, now: Timestamp) -> Nex
     if until > now && later(now, delay) >= until {
         return Next::Wait { until, delay };
     }
-    Next::Start { attempt: newest.attempt.saturating_add(1), streak: streak.saturating_add(1), created: None }
+    let attempt = newest.attempt.saturating_add(1).max(told_count(desired, &newest.name));
+    Next::Start { attempt, streak: streak.saturating_add(1), created: None }
 }
 
 fn ran_long(end: End) -> bool {
@@ -84,6 +85,10 @@ fn ran_long(end: End) -> bool {
 fn told_attempts(desired: &Desired, name: &str) -> u32 {
     let Some(told) = desired.told(name) else { return 0 };
     let ran = told.container_id.as_deref().is_some_and(|id| !id.is_empty());
-    let count = u32::try_from(told.restart_count).unwrap_or(0);
-    if ran { count.saturating_add(1) } else { count }
+    told_count(desired, name).saturating_add(u32::from(ran))
+}
+
+/// How often a container was started again after what the pod's status says.
+fn told_count(desired: &Desired, name: &str) -> u32 {
+    desired.told(name).and_then(|told| u32::try_from(told.restart_count).ok()).unwrap_or(0)
 }

@@ -48,8 +48,10 @@ fn stop_containers(desired: &Desired, observed: &Observed<'_>, deadline: Timesta
     let mut any = false;
     for container in observed.containers().map(|(_, container)| container).filter(|container| container.is_running()) {
         any = true;
-        if draft.memory.stops.contains_key(&container.id) {
-            insist(container, own_deadline(container, deadline, draft), draft);
+        let asked = draft.memory.stops.contains_key(&container.id);
+        let own = own_deadline(container, deadline, draft);
+        if asked && (own <= draft.now || !was_not_asked(container, draft)) {
+            insist(container, own, draft);
         } else if deadline <= draft.now {
             insist(container, deadline, draft);
         } else if is_needed(desired, observed, &container.name) {
@@ -77,7 +79,12 @@ fn is_needed(desired: &Desired, observed: &Observed<'_>, name: &str) -> bool {
     after.any(|(_, spec)| runs(&spec.name))
 }
 
-fn ask(desired: &Desired, container: &Container, deadline: Timestamp, draft: &mut Draft<'_>) {
+/// Whether a container that was to be asked to end could not be: it is asked again while it has time.
+pub(super) fn was_not_asked(container: &Container, draft: &Draft<'_>) -> bool {
+    draft.memory.failures.contains_key(&Task::Stop(container.id.clone()))
+}
+
+pub(super) fn ask(desired: &Desired, container: &Container, deadline: Timestamp, draft: &mut Draft<'_>) {
     let left = u64::try_from(deadline.duration_since(draft.now).as_millis()).unwrap_or(0);
     let grace_secs = left.div_ceil(1000);
     let why = format!("Stopping container {}", container.name);

@@ -35,7 +35,10 @@ impl View<'_> {
     pub(super) fn status(&self, role: Role, spec: &Spec) -> ContainerStatus {
         let told = self.told(&spec.name);
         let history = self.observed.history(&spec.name);
-        let Some((newest, older)) = history.split_last() else { return self.without_record(role, spec, told) };
+        let told_count = told.map_or(0, |told| told.restart_count);
+        let newest = history.split_last().filter(|(newest, _)| count(newest) >= told_count);
+        // While a pod is taken down, the newest record may go before an older one.
+        let Some((newest, older)) = newest else { return self.without_record(role, spec, told) };
         let state = self.state(role, spec, newest);
         let mut ended = older.iter().rev().copied().find_map(terminated);
         if state.waiting.is_some() {
@@ -49,10 +52,10 @@ impl View<'_> {
             last_state: last_state.filter(|_| newest.attempt > 0 || state.waiting.is_some()),
             name: spec.name.clone(),
             ready: match role {
-                Role::Init => newest.end().is_some_and(|end| end.exit_code == 0),
+                Role::Init => state.terminated.as_ref().is_some_and(|end| end.exit_code == 0),
                 _ => self.observed.is_ready(self.desired, spec, newest),
             },
-            restart_count: i32::try_from(newest.attempt).unwrap_or(i32::MAX),
+            restart_count: count(newest),
             started: Some(role != Role::Init && self.observed.is_started(self.desired, spec, newest)),
             state: Some(state),
             ..ContainerStatus::default()
@@ -74,7 +77,7 @@ impl View<'_> {
             image_id: told.map(|told| told.image_id.clone()).unwrap_or_default(),
             last_state: last_state.or_else(|| told?.last_state.clone()),
             name: spec.name.clone(),
-            ready: role == Role::Init && told.is_some_and(|told| told.ready) && self.ending.is_some(),
+            ready: role == Role::Init && state.terminated.as_ref().is_some_and(|end| end.exit_code == 0),
             restart_count: told.map_or(0, |told| told.restart_count),
             started: Some(false),
             state: Some(state),
@@ -172,6 +175,10 @@ fn of_end(terminated: ContainerStateTerminated) -> ContainerState {
 
 fn id(id: &ContainerId) -> String {
     format!("{ID_SCHEME}{}", id.as_str())
+}
+
+fn count(container: &Container) -> i32 {
+    i32::try_from(container.attempt).unwrap_or(i32::MAX)
 }
 
 /// How a container ended, if it did.
