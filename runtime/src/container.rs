@@ -59,22 +59,20 @@ impl Runtime {
         if status != Status::Created {
             return Err(wrong(status));
         }
-        // Of two who want to start it, one gets the socket.
-        let taken = folder.taken_socket();
-        match fs::rename(folder.start_socket(), &taken) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(wrong(Status::Running)),
-            other => other.map_err(Error::file("take", folder.start_socket()))?,
-        }
-        let connection = match socket::connect(&taken) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                return Err(Error::Died { phase: "started" });
-            }
-            other => other.map_err(Error::file("connect to", &taken))?,
-        };
-        let _ = fs::remove_file(&taken);
+        let path = folder.start_socket();
         let phase = "started";
+        let connection = match socket::connect(&path) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                // Somebody started it, and may have died before the socket was taken away.
+                let _ = fs::remove_file(&path);
+                return Err(wrong(folder.status(&record)));
+            }
+            other => other.map_err(Error::file("connect to", &path))?,
+        };
         match sync::receive_in_time(&connection, phase)? {
-            Some(Message::Going) => {}
+            Some(Message::Going) => drop(fs::remove_file(&path)),
+            // Of two who want to start it, it listens to one.
+            _ if record.init.is_some_and(InitRecord::is_alive) => return Err(wrong(Status::Running)),
             _ => return Err(Error::Died { phase }),
         }
         match sync::receive_in_time(&connection, phase)? {

@@ -141,11 +141,6 @@ impl Folder {
         self.0.join("start.sock")
     }
 
-    /// What the socket is called by whoever took it to start the container: nobody else can then.
-    pub(crate) fn taken_socket(&self) -> PathBuf {
-        self.0.join("starting.sock")
-    }
-
     pub(crate) fn save(&self, record: &Record) -> Result<(), Error> {
         let path = self.0.join("state.json");
         let text = serde_json::to_vec(record).map_err(|error| Error::file("write", &path)(error.into()))?;

@@ -31,6 +31,18 @@ fn a_created_container_waits_and_can_be_started_by_another_process() {
 }
 
 #[test]
+fn of_many_who_start_a_container_one_does() {
+    let container = Container::new("sleep 100");
+    container.create().unwrap();
+    let started: usize = std::thread::scope(|scope| {
+        let starters: Vec<_> = (0..5).map(|_| scope.spawn(|| container.runtime.start(&container.id))).collect();
+        starters.into_iter().filter_map(|starter| starter.join().unwrap().ok()).count()
+    });
+    assert_eq!(started, 1);
+    assert_eq!(container.runtime.state(&container.id).unwrap().status, Status::Running);
+}
+
+#[test]
 fn a_program_that_is_missing_or_no_program_is_told_by_start() {
     let check = |program: &str, expected: Errno| {
         let mut container = Container::new("");
@@ -55,9 +67,9 @@ fn more_processes_join_a_running_container() {
         container.exec("hostname; readlink /proc/self/ns/net; cat /proc/1/comm; test $$ -lt 100; exit 3");
     let own = std::fs::read_link(format!("/proc/{}/ns/net", spawned.pid)).unwrap();
     assert_eq!((code, output), (3, format!("box\n{}\nsh\n", own.display())));
-    for line in std::fs::read_to_string(format!("/proc/{}/cgroup", spawned.pid)).unwrap().lines() {
-        let used = ["memory", "pids", "devices", "::"].iter().any(|name| line.contains(name));
-        assert!(!used || line.ends_with(&format!("/{}", container.id)), "{line}");
+    for (_, folder, _) in container.runtime.cgroup(&container.id).unwrap().folders() {
+        let inside = std::fs::read_to_string(folder.join("cgroup.procs")).unwrap();
+        assert!(inside.lines().any(|line| line == spawned.pid.to_string()), "{}", folder.display());
     }
     let (_, cgroups) = container.exec("cat /proc/self/cgroup /proc/1/cgroup");
     let lines: Vec<&str> = cgroups.lines().collect();
