@@ -30,6 +30,8 @@ pub(crate) mod desired;
 pub(crate) mod event;
 mod invariants;
 mod last_words;
+#[cfg(test)]
+mod live;
 mod logs;
 mod memory;
 pub(crate) mod notice;

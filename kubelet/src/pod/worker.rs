@@ -171,17 +171,18 @@ impl Worker {
         }
     }
 
-    /// The pod as it should be, after what was heard. A version that makes no sense changes nothing; a pod that was
-    /// removed stays so until it is gone.
-    fn follow(&mut self, desired: Arc<Desired>) -> Arc<Desired> {
-        if desired.presence == Presence::Removed {
-            return desired;
-        }
-        let same = Arc::ptr_eq(&desired.pod, &self.heard.pod) && self.heard.presence != Presence::Removed;
-        if same {
-            return desired;
-        }
+    /// The pod as it should be, after what was heard. A version that makes no sense changes nothing. A pod that was
+    /// unwanted stays so until it is gone: who wants it again, under the same uid, gets a new one then.
+    fn follow(&self, desired: Arc<Desired>) -> Arc<Desired> {
         let (pod, presence) = (Arc::clone(&self.heard.pod), self.heard.presence);
+        let same = Arc::ptr_eq(&desired.pod, &pod) && presence == Presence::Wanted;
+        if same || desired.presence == Presence::Removed {
+            return desired;
+        }
+        let deleted = pod.metadata.deletion_timestamp.is_some();
+        if desired.presence == Presence::Deleted && !deleted {
+            return Arc::new(Desired { presence: Presence::Removed, ..(*desired).clone() });
+        }
         match Desired::parse(pod, presence, desired.backoff_max) {
             Ok(newer) => {
                 if newer.pod.metadata.generation != desired.pod.metadata.generation {
@@ -193,12 +194,8 @@ impl Worker {
                 let message = format!("this version of the pod is ignored: {error}");
                 let reason = berth_api::reason::event::FAILED_VALIDATION;
                 self.context.tell(&desired, &Notice::warning(None, reason, message));
-                let mut kept = (*desired).clone();
-                kept.presence = match (presence, self.heard.pod.metadata.deletion_timestamp.is_some()) {
-                    (Presence::Wanted, true) => Presence::Deleted,
-                    _ => presence,
-                };
-                Arc::new(kept)
+                let presence = if deleted && presence == Presence::Wanted { Presence::Deleted } else { presence };
+                Arc::new(Desired { presence, ..(*desired).clone() })
             }
         }
     }

@@ -15,6 +15,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_util::task::AbortOnDropHandle;
 
 /// More of an answer is not read.
 const BODY_BYTES_MAX: usize = 10 * 1024;
@@ -64,22 +65,14 @@ async fn send(
 ) -> Result<(u16, String), String> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-    let exchange = async {
-        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
-        let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await;
-        // The status counts, even if what follows is too long or breaks off.
-        let body = body.map(|body| body.to_bytes()).unwrap_or_default();
-        Ok((status, String::from_utf8_lossy(&body).into_owned()))
-    };
-    tokio::pin!(connection);
-    tokio::select! {
-        answer = exchange => answer,
-        ended = &mut connection => match ended {
-            Ok(()) => Err("the connection was closed without an answer".to_owned()),
-            Err(error) => Err(error.to_string()),
-        },
-    }
+    // Whatever ends the connection is told by the request as well; with this future, it ends too.
+    let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
+    let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+    let status = response.status().as_u16();
+    let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await;
+    // The status counts, even if what follows is too long or breaks off.
+    let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+    Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }
 
 fn server_name(host: Option<&str>, ip: IpAddr) -> Result<ServerName<'static>, String> {
