@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use berth_api::id::PodUid;
-use berth_api::resource::{CPU, QosClass, pod_limits, pod_requests};
+use berth_api::resource::{Amounts, CPU, QosClass, pod_limits, pod_requests};
 use berth_sys::cgroup::{self, Cgroup, Hierarchies, Limits};
 
 use crate::pod::container_config::resources::{Quota, kernel_numbers, shares};
@@ -84,8 +84,7 @@ impl Cgroups {
         let mut burstable = self.lock();
         self.make_class(desired.qos)?;
         if desired.qos == QosClass::Burstable {
-            let millis = requests.get(CPU).map_or(0, |request| request.millis());
-            burstable.insert(desired.id.uid.clone(), millis);
+            burstable.insert(desired.id.uid.clone(), cpu_millis(&requests));
             self.share_among(&burstable)?;
         }
         let path = self.path(desired.qos, &desired.id.uid);
@@ -101,6 +100,14 @@ impl Cgroups {
         pod.make().map_err(|source| failed("make", &path, source))?;
         pod.set(&limits).map_err(|source| failed("limit", &path, source))?;
         Ok(path)
+    }
+
+    /// Counts a pod that an agent before this one made the cgroup of: the next sum has it in it.
+    pub(crate) fn adopt(&self, desired: &Desired) {
+        if desired.qos == QosClass::Burstable {
+            let requests = pod_requests(&desired.pod).unwrap_or_default();
+            self.lock().insert(desired.id.uid.clone(), cpu_millis(&requests));
+        }
     }
 
     /// Kills what is left in a pod's cgroup and removes it, and with the last one the whole tree. What is gone is
@@ -168,6 +175,10 @@ impl Cgroups {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<PodUid, i64>> {
         self.burstable.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn cpu_millis(requests: &Amounts) -> i64 {
+    requests.get(CPU).map_or(0, |request| request.millis())
 }
 
 fn cgroup(path: &Path, controllers: &[&str]) -> Result<Cgroup, CgroupError> {

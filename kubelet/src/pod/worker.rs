@@ -153,6 +153,9 @@ impl Worker {
         match Desired::parse(Arc::clone(&pod), presence, self.context.world.config.restart_backoff_max) {
             Ok(desired) => {
                 self.tell_unsupported(&desired);
+                if presence == Presence::Wanted && !self.context.routes.of(&self.uid).is_empty() {
+                    self.context.cgroups.adopt(&desired);
+                }
                 Some(Arc::new(desired))
             }
             Err(_) if presence == Presence::Removed => Some(Arc::new(Desired::leftover(pod, self.uid.clone()))),

@@ -69,3 +69,31 @@ fn prepare(target: &Path, is_folder: bool) -> std::io::Result<()> {
     }
     if is_folder { fs::create_dir(target) } else { fs::File::create(target).map(drop) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_sub_path_stays_in_its_volume() {
+        let folder = tempfile::tempdir().unwrap();
+        let (volume, outside) = (folder.path().join("volume"), folder.path().join("outside"));
+        fs::create_dir_all(volume.join("real")).unwrap();
+        fs::create_dir(&outside).unwrap();
+        symlink(&outside, volume.join("absolute")).unwrap();
+        symlink("../outside", volume.join("relative")).unwrap();
+        symlink("real", volume.join("inner")).unwrap();
+        for link in ["absolute", "relative", "absolute/new", "relative/new"] {
+            assert!(open(&volume, Path::new(link)).is_err(), "{link}");
+        }
+        assert!(fs::read_dir(&outside).unwrap().next().is_none());
+        open(&volume, Path::new("inner/new")).unwrap();
+        assert!(volume.join("real/new").is_dir());
+        open(&volume, Path::new("made/for/it")).unwrap();
+        assert!(volume.join("made/for/it").is_dir());
+        for bad in ["../outside", "/etc", "", "a/../../b"] {
+            assert!(bind(&volume, bad, &folder.path().join("target")).is_err(), "{bad:?}");
+        }
+    }
+}

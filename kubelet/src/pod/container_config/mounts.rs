@@ -9,7 +9,7 @@ use super::ConfigFault;
 use crate::volume::Place;
 
 /// Where a container writes its last words if it says nothing else.
-pub(crate) const TERMINATION_PATH_DEFAULT: &str = "/dev/termination-log";
+const TERMINATION_PATH_DEFAULT: &str = "/dev/termination-log";
 
 /// The mounts, parents before their children. `place` gives the path on the host of each volume mount, sub-path
 /// followed; `termination_log` is the file for the container's last words.

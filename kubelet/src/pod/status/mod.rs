@@ -2,6 +2,8 @@
 
 mod conditions;
 mod container;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use container::changes_at;
 
