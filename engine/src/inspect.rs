@@ -93,3 +93,21 @@ pub fn run(
         }
     }
 }
+
+/// Waits until a container has ended, or its shim has.
+pub fn wait(run_dir: &Path, sandbox: &SandboxStatus, container: &ContainerId) {
+    let Ok(mut connection) = Connection::connect(&Layout::of(run_dir).shim(&sandbox.id), CONNECT_DEADLINE) else {
+        return;
+    };
+    let Ok(Answer::State { containers }) = connection.call(Call::Subscribe, &[], CALL_DEADLINE) else { return };
+    if containers.get(container.as_str()).is_none_or(|state| state.exit.is_some()) {
+        return;
+    }
+    loop {
+        match connection.next_event(EVENT_WAIT) {
+            Ok(Some(protocol::Event::Exited { container: ended, .. })) if ended == container.as_str() => return,
+            Ok(_) => {}
+            Err(_) => return,
+        }
+    }
+}

@@ -8,6 +8,7 @@ use berth_cni::{Attachment, Dirs, Network};
 use berth_sys::file::{self, Durability};
 
 use crate::config::{PortMapping, SandboxConfig};
+use crate::error::chain;
 use crate::status::SandboxId;
 use crate::{EngineConfig, Error, PodNetwork};
 
@@ -52,16 +53,14 @@ impl Networks {
 
     fn use_builtin(&self, wanted: &PodNetwork) -> Result<(), Error> {
         let made = Network::builtin(BUILTIN_NAME, &wanted.bridge, &wanted.pod_cidrs, wanted.mtu, self.dirs.clone());
-        let made = made.map_err(|error| Error::Internal { message: format!("pod network: {error}") })?;
+        let made = made.map_err(|error| Error::Internal { message: format!("pod network: {}", chain(&error)) })?;
         *self.builtin.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(made));
         Ok(())
     }
 
     /// The network to use now.
     pub(crate) fn current(&self) -> Result<Arc<Network>, String> {
-        if let Some(foreign) =
-            Network::first_in(&self.conf_dir, self.dirs.clone()).map_err(|error| error.to_string())?
-        {
+        if let Some(foreign) = Network::first_in(&self.conf_dir, self.dirs.clone()).map_err(|error| chain(&error))? {
             return Ok(Arc::new(foreign));
         }
         let builtin = self.builtin.read().unwrap_or_else(PoisonError::into_inner).clone();
@@ -81,7 +80,7 @@ impl Networks {
         netns: &Path,
     ) -> Result<Vec<IpAddr>, Error> {
         let attachment = attachment(id, config, netns);
-        let result = self.blocking(move |network| network.add(&attachment).map_err(|error| error.to_string())).await;
+        let result = self.blocking(move |network| network.add(&attachment).map_err(|error| chain(&error))).await;
         match result {
             Ok(added) => Ok(added.ips.iter().map(|one| one.address.ip()).collect()),
             Err(message) => Err(failed(config, message)),
@@ -96,19 +95,19 @@ impl Networks {
         netns: &Path,
     ) -> Result<(), Error> {
         let attachment = attachment(id, config, netns);
-        let result = self.blocking(move |network| network.del(&attachment).map_err(|error| error.to_string())).await;
+        let result = self.blocking(move |network| network.del(&attachment).map_err(|error| chain(&error))).await;
         result.map_err(|message| failed(config, message))
     }
 
     /// Releases what belongs to none of these sandboxes.
     pub(crate) async fn gc(self: &Arc<Self>, live: Vec<SandboxId>) -> Result<(), String> {
         let valid: Vec<_> = live.into_iter().map(|id| (id.0, INTERFACE.to_owned())).collect();
-        self.blocking(move |network| network.gc(&valid).map_err(|error| error.to_string())).await
+        self.blocking(move |network| network.gc(&valid).map_err(|error| chain(&error))).await
     }
 
     /// Whether pods can get a network now.
     pub(crate) async fn status(self: &Arc<Self>) -> Result<(), Error> {
-        let result = self.blocking(|network| network.status().map_err(|error| error.to_string())).await;
+        let result = self.blocking(|network| network.status().map_err(|error| chain(&error))).await;
         result.map_err(|message| Error::Internal { message })
     }
 
@@ -116,12 +115,11 @@ impl Networks {
     pub(crate) async fn remove_builtin(self: &Arc<Self>) -> Result<(), Error> {
         let builtin = self.builtin.read().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(network) = builtin else { return Ok(()) };
-        let result = tokio::task::spawn_blocking(move || network.remove().map_err(|error| error.to_string())).await;
+        let result = tokio::task::spawn_blocking(move || network.remove().map_err(|error| chain(&error))).await;
         result.unwrap_or_else(|error| Err(error.to_string())).map_err(|message| Error::Internal { message })?;
         *self.builtin.write().unwrap_or_else(PoisonError::into_inner) = None;
-        file::remove(&self.memory).map_err(|error| Error::Internal {
-            message: format!("cannot remove {}: {error}", self.memory.display()),
-        })
+        file::remove(&self.memory)
+            .map_err(|error| Error::Internal { message: format!("cannot remove {}: {error}", self.memory.display()) })
     }
 
     async fn blocking<T: Send + 'static>(
