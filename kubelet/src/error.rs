@@ -31,6 +31,14 @@ pub enum Error {
     /// The agent's own server.
     #[error(transparent)]
     Server(#[from] ServerError),
+    /// Pods would not end.
+    #[error("pods are left after {waited:?}: {pods}")]
+    Left {
+        /// Their names.
+        pods: String,
+        /// How long they had.
+        waited: std::time::Duration,
+    },
     /// A part ended that never should.
     #[error("part {part} of the agent ended: {message}")]
     Part {

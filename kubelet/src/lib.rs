@@ -22,12 +22,14 @@
 //! | `recorder` | events, on their way to the master |
 //! | `node` | the Node, its Lease, its readings |
 //! | `server` | logs and pods for those who ask, on :10250 |
+//! | `drain` | the end of a node |
 //! | `document` | reading what people write, with errors that name the field |
 #![forbid(unsafe_code)]
 
 mod cgroups;
 pub mod config;
 mod document;
+mod drain;
 mod error;
 mod image;
 mod node;
@@ -42,6 +44,9 @@ mod status;
 mod volume;
 
 pub use crate::config::{CertificateFiles, Config, ConfigError, Options};
+pub use crate::drain::drain;
 pub use crate::error::Error;
+pub use crate::node::node_addresses;
+pub use crate::pod::image_asked_for;
 pub use crate::run::run;
-pub use crate::server::{ServerError, TlsError};
+pub use crate::server::{Log, LogOptions, LogOutput, ServerError, TlsError, open_log};

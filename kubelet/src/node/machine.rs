@@ -1,7 +1,7 @@
 //! What the machine is, and how much of it is left: read from the kernel, never cached.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 
 use k8s_openapi::api::core::v1::NodeSystemInfo;
@@ -75,11 +75,13 @@ pub(crate) fn addresses() -> Vec<IpAddr> {
     }
     // No default route: any address that is not this machine's own business.
     let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
-    let addresses = interfaces.filter_map(|interface| {
+    let mut addresses = interfaces.filter_map(|interface| {
         let address = interface.address?;
         address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()))
     });
-    addresses.filter(|address| !address.is_loopback()).take(1).collect()
+    let own = addresses.find(|address| !address.is_loopback());
+    // A machine without any network is still its own whole cluster.
+    vec![own.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))]
 }
 
 fn source_address(target: &str) -> io::Result<IpAddr> {

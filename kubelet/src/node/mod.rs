@@ -45,6 +45,11 @@ pub(crate) struct NodeFacts {
     pub allocatable_memory_bytes: u64,
 }
 
+/// The addresses of the node: those that it was told, or else those from which the machine reaches others.
+pub fn node_addresses(config: &Config) -> Vec<IpAddr> {
+    if config.node_ips.is_empty() { machine::addresses() } else { config.node_ips.clone() }
+}
+
 /// The node's own side of it.
 pub(crate) struct NodeAgent {
     config: Arc<Config>,
@@ -58,7 +63,7 @@ impl NodeAgent {
     /// Looks at the machine.
     pub(crate) fn new(config: Arc<Config>, engine: Engine, recorder: Recorder) -> std::io::Result<Self> {
         let machine = Machine::read(&config.state_dir)?;
-        let addresses = if config.node_ips.is_empty() { machine::addresses() } else { config.node_ips.clone() };
+        let addresses = node_addresses(&config);
         Ok(Self { config, engine, recorder, machine, addresses })
     }
 

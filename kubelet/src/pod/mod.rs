@@ -53,6 +53,7 @@ use berth_engine::Engine;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::{OnceCell, mpsc, watch};
 
+pub use self::container_config::note::image_asked_for;
 use self::desired::Desired;
 use self::notice::Notice;
 use self::routes::Routes;

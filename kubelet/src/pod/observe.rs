@@ -176,7 +176,7 @@ fn is_same(desired: &Desired, name: &str, id: &ContainerId) -> bool {
 pub(crate) fn sandbox(status: SandboxStatus) -> Sandbox {
     let containers = status.containers.into_iter().map(|container| Container {
         streak: note::streak(&container.config.annotations),
-        image: note::image(&container.config.annotations),
+        image: note::image_asked_for(&container.config.annotations),
         id: container.id,
         name: container.config.name,
         attempt: container.config.attempt,

@@ -122,7 +122,8 @@ impl Workers {
         tokio::spawn(worker.run(move |uid| inner.upgrade().is_none_or(|inner| inner.let_go(uid))));
     }
 
-    async fn end_leftovers(&self, known: &HashSet<PodUid>) {
+    /// Ends what runs here for pods that are not known; returns when all of it is on its way.
+    pub(crate) async fn end_leftovers(&self, known: &HashSet<PodUid>) {
         let context = &self.inner.context;
         context.adopt().await;
         let mut left: BTreeSet<PodUid> = context.routes.owners().into_iter().collect();

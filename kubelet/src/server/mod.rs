@@ -24,6 +24,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use self::auth::Caller;
+pub use self::logs::{Log, LogOptions, Output as LogOutput, open as open_log};
 use self::routes::{Served, router};
 pub use self::tls::TlsError;
 use crate::config::Config;

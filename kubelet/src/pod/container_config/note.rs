@@ -15,7 +15,7 @@ pub(crate) fn streak(annotations: &BTreeMap<String, String>) -> u32 {
     annotations.get(STREAK).and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-/// The image that the pod asked for.
-pub(crate) fn image(annotations: &BTreeMap<String, String>) -> String {
+/// The image that the pod asked for; the engine itself knows it by its id.
+pub fn image_asked_for(annotations: &BTreeMap<String, String>) -> String {
     annotations.get(IMAGE).cloned().unwrap_or_default()
 }

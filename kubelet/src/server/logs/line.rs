@@ -7,7 +7,7 @@ const LINE_BYTES_MAX: usize = 1 << 20;
 
 /// Which of a container's two outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Output {
+pub enum Output {
     /// Standard output.
     Stdout,
     /// Standard error.
@@ -77,7 +77,7 @@ impl Splitter {
 
 /// What is to be shown of a log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct LogOptions {
+pub struct LogOptions {
     /// Go on while the container runs.
     pub follow: bool,
     /// Only so many lines from the end.

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use self::files::Part;
-pub(crate) use self::line::LogOptions;
+pub use self::line::{LogOptions, Output};
 use self::line::{More, Printer, Splitter};
 pub(crate) use self::query::LogQuery;
 
@@ -26,7 +26,8 @@ const CHUNKS_MAX: usize = 4;
 const CHUNK_BYTES: usize = 64 << 10;
 
 /// A log that is open, placed where showing it begins.
-pub(crate) struct Log {
+#[derive(Debug)]
+pub struct Log {
     path: PathBuf,
     options: LogOptions,
     parts: Vec<Part>,
@@ -38,7 +39,7 @@ type Changes = inotify::EventStream<[u8; 4096]>;
 type Chunks = mpsc::Sender<io::Result<Bytes>>;
 
 /// Opens the log whose newest part is at `path`.
-pub(crate) async fn open(path: PathBuf, options: LogOptions) -> io::Result<Log> {
+pub async fn open(path: PathBuf, options: LogOptions) -> io::Result<Log> {
     // Watched before it is read, so that nothing falls between the two.
     let changes = if options.follow { Some(watch(&path)?) } else { None };
     let (tail, log) = (options.tail_lines, path.clone());
@@ -56,7 +57,7 @@ pub(crate) async fn open(path: PathBuf, options: LogOptions) -> io::Result<Log> 
 impl Log {
     /// The log as it is to be shown. `ended` tells that the container has ended and its log is complete; it is waited for
     /// only when following. The stream ends at the latest then; its reader stops at once when it is dropped.
-    pub(crate) fn stream(
+    pub fn stream(
         self,
         ended: impl Future<Output = ()> + Send + 'static,
     ) -> impl Stream<Item = io::Result<Bytes>> + Send {
