@@ -10,16 +10,20 @@ use crate::machine::{Machine, succeeded};
 /// Where `berth up` writes the administrator's kubeconfig.
 pub const KUBECONFIG: &str = "/var/lib/berth/master/admin.kubeconfig";
 
-/// The built programs: beside the test programs, or where BERTH_BIN says.
+/// The folder of the built programs: that of the test programs, or what BERTH_BIN says.
+pub fn programs() -> PathBuf {
+    if let Some(folder) = std::env::var_os("BERTH_BIN") {
+        return std::path::absolute(folder).expect("this folder has a path");
+    }
+    let this = std::env::current_exe().expect("a program has a path");
+    let folder = this.parent().expect("a program is in a folder");
+    // Test programs are in target/<profile>/deps, benchmarks beside berth in target/<profile>.
+    if folder.ends_with("deps") { folder.parent().expect("deps is in a folder") } else { folder }.to_owned()
+}
+
+/// One of the built programs.
 pub fn program(name: &str) -> PathBuf {
-    let folder = std::env::var_os("BERTH_BIN").map_or_else(
-        || {
-            let test = std::env::current_exe().expect("a test program has a path");
-            test.ancestors().nth(2).expect("target/<profile>/deps/<test>").to_owned()
-        },
-        PathBuf::from,
-    );
-    let path = folder.join(name);
+    let path = programs().join(name);
     assert!(path.exists(), "{} is not built: make test builds it", path.display());
     path
 }

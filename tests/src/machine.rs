@@ -9,14 +9,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// What the machine's first process does: it makes the folders of a fresh machine and then only holds the namespaces.
+/// What the machine's first process does: it makes the folders of a fresh machine, then holds the namespaces and, as the
+/// first process of any machine, buries the orphans.
 /// `/run`, `/var/lib` and `/var/log` are the machine's own, everything else is this machine's.
 const FIRST_PROCESS: &str = "set -e
 ip link set lo up
 hostname \"$0\"
 for folder in /run /var/lib /var/log; do mount -t tmpfs tmpfs $folder; done
 echo ready
-exec sleep infinity";
+exec >&-
+sleep infinity &
+while :; do wait; done";
 
 /// A machine; gone when dropped.
 #[derive(Debug)]
