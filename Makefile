@@ -27,7 +27,7 @@ fmt:
 	cargo fmt --all
 
 bench-path: deps build
-	cargo run --release --quiet -p berth-tests --bin bench-path -- $(BIN)
+	BERTH_BIN=$(BIN) cargo run --release --quiet -p berth-tests --bin bench-path
 
 deps:
 	.ci/deps build-essential busybox-static ca-certificates curl iproute2 kubernetes-client:kubectl mmdebstrap:mmdebstrap nftables:nft docker-registry skopeo umoci

@@ -1,0 +1,151 @@
+//! `berth image`: the images of this node, with or without an agent running.
+
+use std::io::{self, IsTerminal};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use berth_rootfs::{Auth, Image, ImportConfig, Progress, Reference, RegistryConfig, Store};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use crate::args::{ImageOptions, ImageVerb, ImportOptions, Output};
+use crate::node::runtime;
+use crate::output;
+
+/// How many pieces of news of a pull may wait to be shown.
+const NEWS_MAX: usize = 256;
+
+const HEADINGS: [&str; 4] = ["IMAGE", "ID", "SIZE", "AGE"];
+
+pub(crate) fn run(options: ImageOptions) -> Result<ExitCode> {
+    let dir = options.folders.state_dir.join("images");
+    let open = |insecure: Vec<String>| Store::open(&dir, RegistryConfig { insecure }).context("cannot open the images");
+    let runtime = runtime()?;
+    match options.verb {
+        ImageVerb::Ls { output } => list(&open(Vec::new())?, output)?,
+        ImageVerb::Pull { image, creds, insecure_registry } => {
+            let store = open(insecure_registry)?;
+            let image = runtime.block_on(pull(&store, &image, creds.as_deref()))?;
+            println!("{}", image.id);
+        }
+        ImageVerb::Import(options) => runtime.block_on(import(&open(Vec::new())?, &options))?,
+        ImageVerb::Rm { images } => {
+            let store = open(Vec::new())?;
+            for image in images {
+                runtime.block_on(store.remove(&image)).with_context(|| format!("cannot remove {image:?}"))?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What scripts are told of an image.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Row<'a> {
+    id: &'a str,
+    tags: &'a [String],
+    digests: &'a [String],
+    size_bytes: u64,
+    created_at: String,
+}
+
+fn list(store: &Store, output: Output) -> Result<()> {
+    let images = store.images()?;
+    match output {
+        Output::Json => output::json(&images.iter().map(row).collect::<Vec<_>>()),
+        Output::Table => Ok(output::table(&HEADINGS, &images.iter().flat_map(cells).collect::<Vec<_>>())?),
+    }
+}
+
+fn row(image: &Image) -> Row<'_> {
+    Row {
+        id: &image.id,
+        tags: &image.tags,
+        digests: &image.digests,
+        size_bytes: image.size_bytes,
+        created_at: image.created_at.to_string(),
+    }
+}
+
+/// One line for each name; an image without one has a line all the same.
+fn cells(image: &Image) -> Vec<Vec<String>> {
+    let id: String = image.id.trim_start_matches("sha256:").chars().take(12).collect();
+    let names = if image.tags.is_empty() { vec!["<none>".to_owned()] } else { image.tags.clone() };
+    let line = |name| vec![name, id.clone(), output::size(image.size_bytes), output::age(image.created_at)];
+    names.into_iter().map(line).collect()
+}
+
+async fn pull(store: &Store, name: &str, creds: Option<&str>) -> Result<Image> {
+    let reference: Reference = name.parse()?;
+    let auth = creds.map(credentials).transpose()?;
+    let (news, inbox) = mpsc::channel(NEWS_MAX);
+    let shown = tokio::spawn(show(inbox));
+    let image = store.pull(&reference, auth, Some(news)).await;
+    shown.await?;
+    Ok(image?)
+}
+
+fn credentials(text: &str) -> Result<Auth> {
+    match text.split_once(':') {
+        Some((username, password)) => Ok(Auth { username: username.to_owned(), password: password.to_owned() }),
+        None => bail!("--creds: expected USER:PASSWORD"),
+    }
+}
+
+/// A bar for each layer on a terminal, a line for each elsewhere.
+async fn show(mut inbox: mpsc::Receiver<Progress>) {
+    let bars = MultiProgress::new();
+    let terminal = io::stderr().is_terminal();
+    let mut layers: Vec<(String, ProgressBar)> = Vec::new();
+    while let Some(news) = inbox.recv().await {
+        match news {
+            Progress::Layers(all) => {
+                layers =
+                    all.into_iter().map(|(digest, bytes)| (digest.clone(), bars.add(bar(&digest, bytes)))).collect();
+            }
+            Progress::Bytes { layer, done } => {
+                if let Some((_, bar)) = layers.iter().find(|(digest, _)| *digest == layer) {
+                    bar.set_position(done);
+                }
+            }
+            Progress::Unpacked { layer } => match layers.iter().find(|(digest, _)| *digest == layer) {
+                Some((_, bar)) if terminal => bar.finish(),
+                _ => eprintln!("{}: unpacked", short(&layer)),
+            },
+            _ => {}
+        }
+    }
+}
+
+fn bar(digest: &str, bytes: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{prefix} [{bar:30}] {bytes}/{total_bytes}");
+    let bar = ProgressBar::new(bytes).with_prefix(short(digest));
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+fn short(digest: &str) -> String {
+    digest.trim_start_matches("sha256:").chars().take(12).collect()
+}
+
+async fn import(store: &Store, options: &ImportOptions) -> Result<()> {
+    let name = options.name.as_deref().map(str::parse::<Reference>).transpose()?;
+    let config = ImportConfig {
+        entrypoint: options.entrypoint.clone(),
+        cmd: options.cmd.clone(),
+        env: options.env.clone(),
+        user: options.user.clone(),
+        working_dir: options.workdir.clone(),
+    };
+    let source: &Path = &options.source;
+    let images = store.import(source, name.as_ref(), &config).await;
+    for image in images.with_context(|| format!("cannot import {}", source.display()))? {
+        println!("{} {}", image.id, image.tags.join(" "));
+    }
+    Ok(())
+}
