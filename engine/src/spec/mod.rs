@@ -78,13 +78,15 @@ pub(crate) enum SpecError {
 /// Makes the specification.
 pub(crate) fn spec(inputs: &Inputs<'_>) -> Result<Spec, SpecError> {
     let privileged = inputs.container.security.privileged;
-    let spec = SpecBuilder::default()
+    let mut spec = SpecBuilder::default()
         .version(OCI_VERSION)
         .root(root(inputs)?)
         .process(process(inputs)?)
         .mounts(mounts::mounts(inputs)?)
         .linux(linux(inputs, privileged)?)
         .build()?;
+    // The pod has one name, and the shim has set it.
+    spec.set_hostname(None);
     Ok(spec)
 }
 

@@ -82,7 +82,9 @@ impl Tables {
     }
 
     pub(super) fn get(&self, key: &Key) -> Result<Option<Stored>, StoreError> {
-        let found = self.snapshot()?.objects.get(key.as_str()).map_err(failed("read"))?;
+        // The snapshot outlives what is read from it: once it ends, the writer may take its pages.
+        let snapshot = self.snapshot()?;
+        let found = snapshot.objects.get(key.as_str()).map_err(failed("read"))?;
         Ok(found.map(|found| stored(found.value())))
     }
 }
