@@ -113,10 +113,10 @@ impl Cgroups {
     /// Kills what is left in a pod's cgroup and removes it, and with the last one the whole tree. What is gone is
     /// removed.
     pub(crate) fn remove(&self, uid: &PodUid) -> Result<(), CgroupError> {
-        let mut burstable = self.lock();
         for qos in CLASSES {
             remove_tree(&self.path(qos, uid))?;
         }
+        let mut burstable = self.lock();
         if burstable.remove(uid).is_some() {
             self.share_among(&burstable)?;
         }

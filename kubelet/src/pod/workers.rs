@@ -2,17 +2,22 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use berth_api::id::{PodId, PodUid};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::desired::Presence;
 use super::sandbox_config::remembered_pod;
 use super::worker::{Shown, Wish, Worker};
 use super::{Context, LogError, LogFile, World, logs};
 use crate::objects::references;
+
+/// How long a worker that fell over a bug rests.
+const WORKER_PAUSE: Duration = Duration::from_secs(10);
 
 /// All pods of the node. Cheap to clone; every clone is the same.
 #[derive(Clone)]
@@ -116,10 +121,9 @@ impl Workers {
         }
         let (wish, wishes) = watch::channel(Wish { pod, presence, news: 0, objects: 0 });
         let shown = Arc::<Mutex<Shown>>::default();
-        let worker = Worker::new(Arc::clone(&self.inner.context), uid.clone(), wishes, Arc::clone(&shown));
-        pods.insert(uid.clone(), Handle { wish, shown });
-        let inner = Arc::downgrade(&self.inner);
-        tokio::spawn(worker.run(move |uid| inner.upgrade().is_none_or(|inner| inner.let_go(uid))));
+        pods.insert(uid.clone(), Handle { wish, shown: Arc::clone(&shown) });
+        let context = Arc::clone(&self.inner.context);
+        tokio::spawn(supervise(context, Arc::downgrade(&self.inner), uid.clone(), wishes, shown));
     }
 
     /// Ends what runs here for pods that are not known; returns when all of it is on its way.
@@ -163,6 +167,28 @@ impl Inner {
 impl Handle {
     fn shown(&self) -> MutexGuard<'_, Shown> {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs a pod's worker until the pod is gone. A worker that falls over a bug takes nobody with it: another one finds
+/// what it left, as after a restart of the agent.
+async fn supervise(
+    context: Arc<Context>,
+    inner: Weak<Inner>,
+    uid: PodUid,
+    wishes: watch::Receiver<Wish>,
+    shown: Arc<Mutex<Shown>>,
+) {
+    loop {
+        let worker = Worker::new(Arc::clone(&context), uid.clone(), wishes.clone(), Arc::clone(&shown));
+        let inner = inner.clone();
+        let leave = move |uid: &PodUid| inner.upgrade().is_none_or(|inner| inner.let_go(uid));
+        // Aborted with this task, so that nothing works on when the agent stops.
+        match AbortOnDropHandle::new(tokio::spawn(worker.run(leave))).await {
+            Ok(()) => return,
+            Err(error) => tracing::error!(%uid, %error, "a pod's worker fell over a bug and begins anew"),
+        }
+        tokio::time::sleep(WORKER_PAUSE).await;
     }
 }
 
