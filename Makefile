@@ -1,36 +1,28 @@
 # Two words do all: `sudo make up` for the main job on this machine, `sudo make test` for its proof.
-# What a fresh Debian 12 lacks, beyond the Rust toolchain, `deps` installs.
+# What a fresh Debian 12 lacks, beyond the Rust toolchain, every target installs.
 SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin:/root/.cargo/bin:$(if $(SUDO_USER),/home/$(SUDO_USER)/.cargo/bin):/usr/local/cargo/bin
 # Under sudo the build stays the caller's: the toolchain is his, and so is target/.
 AS_CALLER := $(if $(filter-out root,$(SUDO_USER)),sudo -u $(SUDO_USER) env "PATH=$$PATH")
 BIN := target/release
 
-.PHONY: up down build test check fmt bench-path deps deps-check
+# PACKAGE, or PACKAGE:COMMAND where any package's command will do.
+FOR_BUILD := build-essential
+FOR_UP := $(FOR_BUILD) ca-certificates curl kubernetes-client:kubectl mmdebstrap
+FOR_TEST := $(FOR_BUILD) busybox-static ca-certificates docker-registry iproute2 kubernetes-client:kubectl nftables procps skopeo umoci
 
-up: deps build
-	examples/up.sh $(BIN) target/examples
+.PHONY: up down build test check fmt bench-path
 
-down: build
-	examples/down.sh $(BIN)
+up: ; .ci/deps $(FOR_UP) && $(AS_CALLER) .ci/build $(BIN) && examples/up.sh $(BIN) target/examples
 
-build:
-	$(AS_CALLER) .ci/build $(BIN)
+down: ; examples/down.sh $(BIN)
 
-test: deps
-	.ci/test
+build: ; .ci/deps $(FOR_BUILD) && $(AS_CALLER) .ci/build $(BIN)
 
-check: deps-check
-	.ci/check
+test: ; .ci/deps $(FOR_TEST) && .ci/test
 
-fmt:
-	cargo fmt --all
+check: ; .ci/deps $(FOR_BUILD) && .ci/deps-check && .ci/check
 
-bench-path: deps build
-	BERTH_BIN=$(BIN) cargo run --release --quiet -p berth-tests --bin bench-path
+fmt: ; cargo fmt --all
 
-deps:
-	.ci/deps build-essential busybox-static ca-certificates curl iproute2 kubernetes-client:kubectl mmdebstrap:mmdebstrap nftables:nft docker-registry skopeo umoci
-
-deps-check: deps
-	.ci/deps-check
+bench-path: ; .ci/deps $(FOR_TEST) && $(AS_CALLER) .ci/build $(BIN) && BERTH_BIN=$(BIN) cargo run --release --quiet -p berth-tests --bin bench-path

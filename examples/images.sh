@@ -10,7 +10,7 @@ image() {
     archive=$cache/$1.tar
     if [ ! -f "$archive" ]; then
         echo "image $1: from Debian's packages ($2)"
-        mmdebstrap --quiet --variant=extract --include="$2" --skip=output/dev \
+        mmdebstrap --quiet --format=tar --variant=extract --include="$2" --skip=output/dev \
             --extract-hook="printf '%s\n' 'root:x:0:0:root:/root:/bin/sh' '$3' > \"\$1/etc/passwd\"" \
             bookworm "$archive.part"
         mv "$archive.part" "$archive"

@@ -29,6 +29,6 @@ curl --fail --silent --show-error --max-time 5 "http://$address:8080/"
 say "Yours now"
 cat <<END
   export KUBECONFIG=$KUBECONFIG
-  kubectl get pods                 (as root)
+  kubectl get pods                 (as root: the file is root's)
   sudo make down                   leaves the machine as it was
 END

@@ -18,7 +18,9 @@ pub(crate) fn run(run_dir: &Path) -> Result<ExitCode> {
     let log_path = run_dir.join("berth.log");
     let log = File::create(&log_path).with_context(|| format!("cannot write {}", log_path.display()))?;
     let arguments = std::env::args_os().skip(1).map(|one| if one == "--detach" { "--detached".into() } else { one });
-    let mut child = Command::new("/proc/self/exe")
+    // By its path, so that it has its name in lists of processes.
+    let program = std::env::current_exe().context("cannot tell where this program is")?;
+    let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -34,6 +34,7 @@ pub struct Node {
     /// The machine.
     pub machine: Machine,
     agent: Option<Child>,
+    master: Option<Child>,
     arguments: Vec<String>,
 }
 
@@ -49,6 +50,7 @@ impl Node {
         let mut node = Self {
             machine,
             agent: None,
+            master: None,
             arguments: fixed.into_iter().chain(more.iter().map(|&one| one.to_owned())).collect(),
         };
         node.import_busybox();
@@ -60,9 +62,32 @@ impl Node {
     /// `berth node` on a machine that joins the master with the credentials in a folder of the machine.
     pub fn join(machine: Machine, credentials: &str) -> Self {
         let arguments = ["node", "--cgroup-root", &machine.cgroup.clone(), "--credentials", credentials];
-        let mut node = Self { arguments: arguments.map(str::to_owned).into(), machine, agent: None };
+        let mut node = Self { arguments: arguments.map(str::to_owned).into(), machine, agent: None, master: None };
         node.import_busybox();
         node.start();
+        node
+    }
+
+    /// A master and a node of it as two processes of one machine, the node Ready.
+    pub fn beside_its_master(name: &str) -> Self {
+        let machine = Machine::start(name);
+        let log = std::fs::File::create(machine.path("/run/master.log")).expect("the machine's /run can be written");
+        let mut master = machine.command(program("berth"));
+        master
+            .args(["master", "--run-dir", "/run/berth-master"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        let master = master.spawn().expect("nsenter is part of util-linux");
+        eventually("the master has made its kubeconfig", || {
+            check(machine.path(KUBECONFIG).exists(), "it is not there")
+        });
+        let server = "https://127.0.0.1:6443";
+        let issue = ["issue-node", name, "--node-ip", "127.0.0.1", "--server", server, "--out", "/run/credentials"];
+        succeeded(&machine.output(program("berth"), &issue), "berth issue-node");
+        let mut node = Self::join(machine, "/run/credentials");
+        node.master = Some(master);
+        node.wait_ready(name);
         node
     }
 
@@ -180,9 +205,9 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        if let Some(mut agent) = self.agent.take() {
-            let _ = agent.kill();
-            let _ = agent.wait();
+        for mut process in [self.agent.take(), self.master.take()].into_iter().flatten() {
+            let _ = process.kill();
+            let _ = process.wait();
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use berth_tests::cluster::{KUBECONFIG, Node};
@@ -24,6 +24,12 @@ const SINGLE_RUNS: usize = 20;
 /// How many pods are started at once.
 const AT_ONCE: usize = 20;
 
+/// How long to wait until what was started is really idle.
+const SETTLING: Duration = Duration::from_secs(5);
+
+/// How long idleness is watched: some renewals of the node's lease are in it.
+const IDLE_TIME: Duration = Duration::from_secs(30);
+
 /// What no measurement may exceed.
 const DEADLINE: Duration = Duration::from_secs(120);
 
@@ -34,9 +40,9 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-/// Starts a machine with a cluster of one node, and this program on it.
+/// Starts a machine with a master and a node as two processes, and this program on it.
 fn from_outside() -> anyhow::Result<()> {
-    let node = Node::up("bench");
+    let node = Node::beside_its_master("bench");
     let this = std::env::current_exe()?;
     let output = node.machine.output(this, &["--on-the-machine"]);
     print!("{}", succeeded(&output, "bench-path on the machine"));
@@ -54,7 +60,7 @@ async fn measure(node: &str) -> anyhow::Result<()> {
         let name = format!("single-{run}");
         let started = until_ready(&pods, node, std::slice::from_ref(&name)).await?;
         if run == 1 {
-            memory("memory (PSS) with 1 pod")?;
+            memory("memory (PSS), agent and shims, 1 pod")?;
         }
         let ended = until_gone(&pods, &[name]).await?;
         // The first one pays for what is made once: bridge, rules, page cache.
@@ -68,7 +74,8 @@ async fn measure(node: &str) -> anyhow::Result<()> {
 
     let names: Vec<_> = (0..AT_ONCE).map(|number| format!("many-{number}")).collect();
     let started = until_ready(&pods, node, &names).await?;
-    memory(&format!("memory (PSS) with {AT_ONCE} pods"))?;
+    memory(&format!("memory (PSS), agent and shims, {AT_ONCE} pods"))?;
+    idle().await?;
     let ended = until_gone(&pods, &names).await?;
     row(&format!("{AT_ONCE} pods at once, first bound -> last Ready"), &mut [started])?;
     row(&format!("{AT_ONCE} pods at once, first deleted -> last gone"), &mut [ended])?;
@@ -163,25 +170,74 @@ fn row(what: &str, times: &mut [Duration]) -> anyhow::Result<()> {
     Ok(std::io::stdout().flush()?)
 }
 
-/// The proportional set size of every process of berth, added up by program.
-fn memory(what: &str) -> anyhow::Result<()> {
-    let (mut agent, mut shims, mut count) = (0, 0, 0);
+/// What a process of berth is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Agent,
+    Shim,
+    Master,
+}
+
+/// Every process of berth on the machine, by its folder in `/proc`.
+fn processes() -> anyhow::Result<Vec<(Part, PathBuf)>> {
+    let mut all = Vec::new();
     for entry in std::fs::read_dir("/proc")?.flatten() {
-        let Ok(name) = std::fs::read_to_string(entry.path().join("comm")) else { continue };
-        let Some(kib) = proportional_kib(&entry.path()) else { continue };
-        match name.trim() {
-            "berth" => agent += kib,
-            "berth-shim" => {
-                shims += kib;
-                count += 1;
-            }
-            _ => {}
-        }
+        let Ok(command) = std::fs::read_to_string(entry.path().join("cmdline")) else { continue };
+        let words: Vec<_> = command.split('\0').collect();
+        let name = Path::new(words[0]).file_name().unwrap_or_default();
+        let part = match (name.to_str(), words.get(1).copied()) {
+            (Some("berth"), Some("node")) => Part::Agent,
+            (Some("berth"), Some("master")) => Part::Master,
+            (Some("berth-shim"), _) => Part::Shim,
+            _ => continue,
+        };
+        all.push((part, entry.path()));
     }
-    println!("{what:<44}{:>10}", format!("{} KiB", agent + shims));
-    println!("{:<44}{:>10}", "  master and agent (one process)", format!("{agent} KiB"));
-    println!("{:<44}{:>10}", format!("  {count} shims"), format!("{shims} KiB"));
+    Ok(all)
+}
+
+/// The proportional set size of every process of berth.
+fn memory(what: &str) -> anyhow::Result<()> {
+    let all = processes()?;
+    let of = |part| -> u64 {
+        let processes = all.iter().filter(|(one, _)| *one == part);
+        processes.filter_map(|(_, process)| proportional_kib(process)).sum()
+    };
+    let row = |what: &str, kib: u64| println!("{what:<44}{:>10}", format!("{kib} KiB"));
+    row(what, of(Part::Agent) + of(Part::Shim));
+    row("  the agent", of(Part::Agent));
+    row(&format!("  {} shims together", all.iter().filter(|(part, _)| *part == Part::Shim).count()), of(Part::Shim));
+    row("  beside them, the master", of(Part::Master));
     Ok(())
+}
+
+/// The share of one processor that the agent and the shims take while nothing happens.
+async fn idle() -> anyhow::Result<()> {
+    tokio::time::sleep(SETTLING).await;
+    let used = |part: Part| -> anyhow::Result<u64> {
+        Ok(processes()?.iter().filter(|(one, _)| *one == part).map(|(_, process)| cpu_nanos(process)).sum())
+    };
+    let before = [used(Part::Agent)?, used(Part::Shim)?, used(Part::Master)?];
+    tokio::time::sleep(IDLE_TIME).await;
+    let after = [used(Part::Agent)?, used(Part::Shim)?, used(Part::Master)?];
+    for ((what, before), after) in ["the agent", "the shims", "the master"].iter().zip(before).zip(after) {
+        let share = after.saturating_sub(before) as f64 / IDLE_TIME.as_nanos() as f64 * 100.0;
+        println!("{:<44}{:>10}", format!("idle CPU with {AT_ONCE} pods, {what}"), format!("{share:.3} %"));
+    }
+    Ok(())
+}
+
+/// The processor time of a process (proc(5)): to the nanosecond by `schedstat` for one with a single thread; for others,
+/// whose threads come and go, by `stat`, in hundredths of a second.
+fn cpu_nanos(process: &Path) -> u64 {
+    let read = |file: &str| std::fs::read_to_string(process.join(file)).unwrap_or_default();
+    if std::fs::read_dir(process.join("task")).into_iter().flatten().count() == 1 {
+        return read("schedstat").split(' ').next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0);
+    }
+    let stat = read("stat");
+    // After the name in parentheses, which may hold anything: fields 14 and 15 of the line.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+    fields.filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>() * 10_000_000
 }
 
 fn proportional_kib(process: &Path) -> Option<u64> {
