@@ -82,3 +82,25 @@ fn only_sys_is_unsafe_and_every_other_crate_forbids_it() {
         assert!(text.contains("#![forbid(unsafe_code)]"), "{} does not forbid it", path.display());
     }
 }
+
+#[test]
+fn plans_have_no_clock_no_input_and_no_output() {
+    let mut all = Vec::new();
+    // The layers that reconcile; the runtime's plans are another thing: a new process's steps, with what it inherits.
+    ["kubelet", "master"].iter().for_each(|crate_root| sources(&root().join(crate_root), &mut all));
+    let is_plan = |path: &&PathBuf| {
+        let folder = path.parent().is_some_and(|folder| folder.ends_with("plan"));
+        (folder || path.ends_with("plan.rs")) && !path.ends_with("tests.rs")
+    };
+    let plans: Vec<_> = all.iter().filter(is_plan).collect();
+    assert!(plans.len() > 5, "the plans have moved: {plans:?}");
+    for path in plans {
+        let text = fs::read_to_string(path).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for impure in
+            ["::now()", "async ", ".await", "std::fs", "std::env", "tracing::", "println!", "rand::", "tokio::"]
+        {
+            assert!(!code.contains(impure), "{} is a plan and has {impure:?}", path.display());
+        }
+    }
+}
