@@ -15,7 +15,7 @@ pub(crate) struct Found {
 
 /// The one container that is meant; of several attempts of one name, the newest.
 pub(crate) fn find(run_dir: &Path, which: &Which) -> Result<Found> {
-    let all: Vec<Found> = berth_engine::inspect::sandboxes(run_dir)
+    let all: Vec<Found> = berth_engine::inspect::sandboxes(run_dir)?
         .into_iter()
         .flat_map(|sandbox| {
             let containers = sandbox.containers.clone();

@@ -11,7 +11,7 @@ use crate::{inspect, output};
 const HEADINGS: [&str; 8] = ["CONTAINER", "POD", "NAME", "IMAGE", "STATE", "ATTEMPT", "IP", "AGE"];
 
 pub(crate) fn run(options: &PsOptions) -> Result<ExitCode> {
-    let sandboxes = berth_engine::inspect::sandboxes(&options.folders.run_dir);
+    let sandboxes = berth_engine::inspect::sandboxes(&options.folders.run_dir)?;
     match options.output {
         Output::Json => output::json(&sandboxes)?,
         Output::Table => output::table(&HEADINGS, &rows(&sandboxes, options.all))?,

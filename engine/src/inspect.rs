@@ -21,8 +21,12 @@ use crate::{Error, exec, id};
 const EVENT_WAIT: Duration = Duration::from_secs(60);
 
 /// All sandboxes of a run folder, oldest first; none if there is no such folder.
-pub fn sandboxes(run_dir: &Path) -> Vec<SandboxStatus> {
+///
+/// # Errors
+/// The folder may be read by root alone.
+pub fn sandboxes(run_dir: &Path) -> Result<Vec<SandboxStatus>, Error> {
     let layout = Layout::of(run_dir);
+    layout.check_readable()?;
     let containers = layout.container_records();
     let mut all: Vec<_> = layout
         .sandbox_records()
@@ -42,7 +46,7 @@ pub fn sandboxes(run_dir: &Path) -> Vec<SandboxStatus> {
         })
         .collect();
     all.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
-    all
+    Ok(all)
 }
 
 /// Asks a sandbox's shim how its containers are, or else the records that it left. Tells whether it lives.

@@ -11,9 +11,10 @@
 //! A record is written before the thing that it tells of is made and removed after it is gone: what is found without a
 //! record is nobody's, and what a record tells of may be missing.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::net::IpAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use berth_sys::file::{self, Durability};
@@ -80,9 +81,20 @@ impl Layout {
         let layout = Self::of(run);
         for folder in ["records/sandboxes", "records/containers", "sandboxes", "pods", "bundles"] {
             let path = run.join(folder);
-            fs::create_dir_all(&path).map_err(|error| failed("make", &path, &error))?;
+            // Root's alone: below lie the containers' roots, with the set-user-ID programs of any image.
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
+            made.map_err(|error| failed("make", &path, &error))?;
         }
         Ok(layout)
+    }
+
+    /// Whether the records can be read, if there are any.
+    pub(crate) fn check_readable(&self) -> Result<(), Error> {
+        let folder = self.run.join("records/sandboxes");
+        match fs::read_dir(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("read", &folder, &error)),
+            _ => Ok(()),
+        }
     }
 
     /// The shim's folder.
