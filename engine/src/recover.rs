@@ -8,7 +8,6 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use berth_runtime::shim::client;
 use berth_runtime::shim::protocol::ExitRecord;
 
 use crate::error::chain;
@@ -85,7 +84,7 @@ impl Inner {
             .collect();
         for name in self.layout.names("sandboxes").into_iter().filter(|name| !sandboxes.contains(name)) {
             let folder = self.layout.shim(&SandboxId(name.clone()));
-            let freed = blocking(move || free_shim(&folder)).await;
+            let freed = blocking(move || crate::shim::end(&folder).map_err(|error| chain(&error))).await;
             report("sandbox", &name, freed);
         }
         for name in self.layout.names("pods").into_iter().filter(|name| !sandboxes.contains(name)) {
@@ -114,15 +113,6 @@ fn report(what: &str, name: &str, freed: Result<(), String>) {
         Ok(()) => tracing::info!(what, name, "freed what nobody owned"),
         Err(error) => tracing::warn!(what, name, %error, "what nobody owns could not be freed"),
     }
-}
-
-/// Ends the shim of a folder that no record tells of: its maker died before the record, or the record was lost.
-fn free_shim(folder: &Path) -> Result<(), String> {
-    use berth_runtime::shim::protocol::Call;
-    if let Ok(mut connection) = client::Connection::connect(folder, crate::shim::CONNECT_DEADLINE) {
-        let _ = connection.call(Call::Shutdown, &[], crate::shim::CALL_DEADLINE);
-    }
-    if folder.exists() { client::reap_dead(folder).map_err(|error| chain(&error)) } else { Ok(()) }
 }
 
 /// How the containers ended, by the records that a dead shim left. One without a record ended with it, unseen.

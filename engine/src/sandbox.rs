@@ -129,18 +129,19 @@ impl Inner {
 
     /// Ends a living shim, or cleans up after a dead one: either way its folder and everything in the pod is gone.
     async fn end_shim(&self, sandbox: &Arc<Sandbox>, config: &SandboxConfig) -> Result<(), Error> {
+        let folder = self.layout.shim(&sandbox.id);
         if let Some(shim) = sandbox.shim() {
             if let Err(error) = shim.call(Call::Shutdown, Vec::new()).await {
                 tracing::warn!(sandbox = sandbox.id.as_str(), %error, "the shim did not end by itself");
+                let folder = folder.clone();
+                let killed = blocking(move || client::kill_shim(&folder).map_err(|error| chain(&error))).await;
+                killed.map_err(|error| failed(config, &error))?;
             }
             sandbox.lock().shim = None;
         }
-        let folder = self.layout.shim(&sandbox.id);
-        blocking(
-            move || if folder.exists() { client::reap_dead(&folder).map_err(|error| chain(&error)) } else { Ok(()) },
-        )
-        .await
-        .map_err(|error| failed(config, &error))
+        // Also without a connection it may live: whoever made the sandbox can have died before there was one.
+        let ended = blocking(move || crate::shim::end(&folder).map_err(|error| chain(&error))).await;
+        ended.map_err(|error| failed(config, &error))
     }
 
     /// The shim that knew how the containers ended is gone: what is known now is kept with their records.

@@ -11,11 +11,16 @@ use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::error::chain;
+
 /// How long a shim may take for one call. Setting a container up is the longest; kubelet's own limit for it is 2 minutes.
 pub(crate) const CALL_DEADLINE: Duration = Duration::from_secs(120);
 
 /// How long a living shim may take to take a connection.
 pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a shim that no engine knows may take to end. Its own patience with containers that it killed is 10 seconds.
+const END_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Calls that wait for the connection; more of them wait for room.
 const CALLS_WAITING_MAX: usize = 64;
@@ -95,6 +100,31 @@ impl Shim {
             Ok(Err(_)) => Err(ShimError::Lost),
             Err(_) => Err(ShimError::Deadline),
         }
+    }
+}
+
+/// Ends the shim of a sandbox's folder, if it lives, and removes all that is left of both: whoever started it may have
+/// died before the shim answered, or without an engine that knows it. One that does not do as it is asked is killed.
+/// Success if nothing is there.
+pub(crate) fn end(folder: &Path) -> Result<(), client::Error> {
+    if !folder.exists() {
+        return Ok(());
+    }
+    let connection = Connection::connect(folder, CONNECT_DEADLINE);
+    match connection.and_then(|mut connection| connection.call(Call::Shutdown, &[], END_DEADLINE)) {
+        Ok(_) | Err(client::Error::Gone { .. }) => {}
+        Err(error) => {
+            tracing::warn!(folder = %folder.display(), error = %chain(&error), "the shim did not end by itself");
+            client::kill_shim(folder)?;
+        }
+    }
+    match client::reap_dead(folder) {
+        // It was only just starting when it was asked.
+        Err(client::Error::Alive { .. }) => {
+            client::kill_shim(folder)?;
+            client::reap_dead(folder)
+        }
+        other => other,
     }
 }
 

@@ -80,13 +80,29 @@ fn a_sandbox_whose_shim_is_killed_is_told_of_and_can_be_removed() {
         let container = engine.create_container(&sandbox, world.container("main", "exec sleep 1000")).await.unwrap();
         engine.start_container(&container).await.unwrap();
         let mut events = engine.events();
-        world.kill_shim(&sandbox);
+        world.signal_shim(&sandbox, "KILL");
         while !matches!(events.recv().await.unwrap(), Event::SandboxLost { .. }) {}
         assert_eq!(engine.sandbox(&sandbox).await.unwrap().state, SandboxState::NotReady);
         engine.stop_sandbox(&sandbox).await.unwrap();
         let status = engine.sandbox(&sandbox).await.unwrap();
         assert!(!matches!(status.containers[0].state, ContainerState::Running { .. }));
         engine.remove_sandbox(&sandbox).await.unwrap();
+        world.assert_nothing_left();
+    });
+}
+
+#[test]
+fn a_sandbox_whose_maker_died_half_way_is_taken_down() {
+    world::on_a_machine("a_sandbox_whose_maker_died_half_way_is_taken_down", async |mut world: World| {
+        let sandbox = world.engine.run_sandbox(world.sandbox("web")).await.unwrap();
+        world.pretend_half_made(&sandbox);
+        world.reopen().await;
+        assert!(world.engine.sandboxes().await.is_empty());
+        let sandbox = world.engine.run_sandbox(world.sandbox("web")).await.unwrap();
+        world.pretend_half_made(&sandbox);
+        world.signal_shim(&sandbox, "STOP");
+        world.reopen().await;
+        assert!(world.engine.sandboxes().await.is_empty(), "a shim that hangs is killed");
         world.assert_nothing_left();
     });
 }

@@ -103,11 +103,21 @@ impl World {
         tokio::time::timeout(Duration::from_secs(30), wait).await.expect("in time");
     }
 
-    /// Kills a sandbox's shim.
-    pub fn kill_shim(&self, sandbox: &SandboxId) {
+    /// Makes a sandbox's record what it is while the sandbox is being made.
+    pub fn pretend_half_made(&self, sandbox: &SandboxId) {
+        let path = format!("/run/berth/records/sandboxes/{}.json", sandbox.as_str());
+        let record = std::fs::read_to_string(&path).expect("a record");
+        let half_made = record.replace("\"phase\":\"ready\"", "\"phase\":\"making\"");
+        assert_ne!(half_made, record);
+        std::fs::write(path, half_made).expect("/run is the machine's own");
+    }
+
+    /// Sends a signal to a sandbox's shim.
+    pub fn signal_shim(&self, sandbox: &SandboxId, signal: &str) {
         let record = format!("/run/berth/sandboxes/{}/shim.json", sandbox.as_str());
         let record: serde_json::Value = serde_json::from_slice(&std::fs::read(record).expect("a shim")).expect("JSON");
-        let status = Command::new("kill").args(["-KILL", &record["pid"].to_string()]).status().expect("kill");
+        let status =
+            Command::new("kill").args([&format!("-{signal}"), &record["pid"].to_string()]).status().expect("kill");
         assert!(status.success());
     }
 
