@@ -13,6 +13,8 @@ pub fn start_time(pid: i32) -> io::Result<u64> {
 pub struct Stat {
     /// The state's letter: `R`, `S`, `D`, `T`, `Z` …
     pub state: char,
+    /// Its parent; 0 if that is in another pid namespace.
+    pub parent: i32,
     /// When it started, in clock ticks since boot.
     pub start_time: u64,
 }
@@ -26,7 +28,9 @@ impl Stat {
 
 /// Reads `/proc/<pid>/stat`.
 pub fn stat(pid: i32) -> io::Result<Stat> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // A process may give itself any bytes for a name.
+    let text = fs::read(format!("/proc/{pid}/stat"))?;
+    let text = String::from_utf8_lossy(&text);
     parse_stat(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat: {text:?}")))
 }
 
@@ -34,8 +38,9 @@ pub fn stat(pid: i32) -> io::Result<Stat> {
 fn parse_stat(text: &str) -> Option<Stat> {
     let mut fields = text.get(text.rfind(')')? + 1..)?.split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
-    let start_time = fields.nth(18)?.parse().ok()?;
-    Some(Stat { state, start_time })
+    let parent = fields.next()?.parse().ok()?;
+    let start_time = fields.nth(17)?.parse().ok()?;
+    Some(Stat { state, parent, start_time })
 }
 
 #[cfg(test)]
@@ -45,7 +50,7 @@ mod tests {
     #[test]
     fn names_with_parentheses_and_spaces_are_skipped() {
         let text = "7 (a) b (c)) Z 1 7 7 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0\n";
-        assert_eq!(parse_stat(text), Some(Stat { state: 'Z', start_time: 4242 }));
+        assert_eq!(parse_stat(text), Some(Stat { state: 'Z', parent: 1, start_time: 4242 }));
         assert_eq!(parse_stat("7 (a"), None);
         assert_eq!(parse_stat("7 (a) R 1"), None);
     }
@@ -54,5 +59,21 @@ mod tests {
     fn this_process_lives() {
         let stat = stat(std::process::id() as i32).unwrap();
         assert!(!stat.is_dead() && stat.start_time > 0);
+    }
+
+    #[test]
+    fn a_process_cannot_hide_behind_its_name() {
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", r"printf '\377) Z 9 ' > /proc/$$/comm; echo; read wait"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        let found = stat(child.id() as i32);
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        let found = found.unwrap();
+        assert!(!found.is_dead() && found.parent == std::process::id() as i32, "{found:?}");
     }
 }
