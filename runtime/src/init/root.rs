@@ -57,7 +57,21 @@ impl Progress {
                 set_attributes(&what, attributes, reach)?;
             }
         }
-        attach(what, target::open(self.root()?, &mount.target, kind)?)
+        let target = target::open(self.root()?, &mount.target, kind)?;
+        if !mount.target.path.starts_with("/proc") && self.is_in_proc(&target)? {
+            return Err(Errno::EXDEV);
+        }
+        attach(what, target)
+    }
+
+    /// Whether a place is in the container's `/proc`, where a link of the image may have led: what may be mounted there was
+    /// checked by path (CVE-2019-16884). Another `/proc`, such as the machine's in a volume, is no concern.
+    fn is_in_proc(&self, place: &OwnedFd) -> nix::Result<bool> {
+        if fstatfs(place)?.filesystem_type() != PROC_SUPER_MAGIC {
+            return Ok(false);
+        }
+        let proc = target::find(self.root()?, Path::new("/proc"))?;
+        Ok(fstat(proc)?.st_dev == fstat(place)?.st_dev)
     }
 
     /// One empty folder hides all folders, one null device all else: a mount of its own for each would be slower to

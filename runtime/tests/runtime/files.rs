@@ -188,6 +188,23 @@ fn the_kernel_s_proc_cannot_be_replaced() {
 }
 
 #[test]
+fn nothing_is_mounted_in_the_kernel_s_proc_by_way_of_a_link() {
+    for (link, kind) in [("/proc/sys", "tmpfs"), ("proc/self", "tmpfs"), ("/proc", "bind")] {
+        let mut container = Container::new("true");
+        symlink(link, container.rootfs().join("volume")).unwrap();
+        let options = if kind == "bind" { json!(["bind"]) } else { json!([]) };
+        container.mount(json!({ "destination": "/volume", "type": kind, "source": "/tmp", "options": options }));
+        assert!(container.create().is_err(), "{link}");
+        container.assert_gone();
+    }
+    let mut container = Container::new("cat /host/proc/version; ls /host/proc/self");
+    fs::create_dir_all(container.rootfs().join("host")).unwrap();
+    container.mount(json!({ "destination": "/host/proc", "source": "/proc", "options": ["rbind"] }));
+    container.mount(json!({ "destination": "/host/proc/tty", "type": "tmpfs" }));
+    assert!(container.output().starts_with("Linux"), "another /proc is a folder as any");
+}
+
+#[test]
 fn nothing_of_the_maker_is_open_in_the_program() {
     // A descriptor that programs inherit, as a careless library in the same process would leave it.
     std::mem::forget(nix::unistd::dup(fs::File::open("/").unwrap()).unwrap());
