@@ -9,6 +9,7 @@ use std::path::Path;
 use berth_runtime::Stdio;
 use berth_runtime::shim::protocol::{Answer, Call, Fault, FaultKind, LogSpec, Request};
 use berth_sys::epoll::Interest;
+use berth_sys::{proc, process};
 use jiff::Timestamp;
 use nix::libc;
 use nix::sys::signal::{Signal, kill};
@@ -99,7 +100,7 @@ impl Shim {
             self.runtime.create(&id, bundle, stdio).map_err(|error| runtime_fault("creating", &id, &error))?;
         self.last_container += 1;
         let number = self.last_container;
-        let oom = Watch::begin(bundle);
+        let oom = Watch::begin(&self.runtime, &id);
         let watched = self.watch_output(number, output.as_ref()).and_then(|()| match &oom {
             Some(watch) => self.poller.watch(watch, Interest::Read, Wake::Oom(number).token()),
             None => Ok(()),
@@ -237,14 +238,11 @@ impl Shim {
         let Some(pid) = pid else {
             return Err(fault(FaultKind::NotFound, format!("no exec {exec} runs in container {id}")));
         };
+        let descendants = if signal == libc::SIGKILL { descendants(*pid) } else { Vec::new() };
         // The child is not reaped yet, so its id stands for nobody else.
-        let mut victims = vec![*pid];
-        if signal == libc::SIGKILL {
-            victims.extend(descendants(*pid));
-        }
-        let signal = check_signal(signal)?;
-        for pid in victims {
-            let _ = kill(Pid::from_raw(pid), signal);
+        let _ = kill(Pid::from_raw(*pid), check_signal(signal)?);
+        for descendant in descendants {
+            descendant.kill();
         }
         Ok(Answer::Done)
     }
@@ -309,23 +307,40 @@ fn unknown(id: &str) -> Fault {
     fault(FaultKind::NotFound, format!("there is no container {id}"))
 }
 
+/// A process that somebody else will reap: its id may be given to another at any time.
+struct Descendant {
+    pid: i32,
+    start_time: u64,
+}
+
+impl Descendant {
+    /// Kills it, unless it has ended.
+    fn kill(&self) {
+        let Ok(pidfd) = process::pidfd_open(self.pid) else { return };
+        if proc::start_time(self.pid).is_ok_and(|time| time == self.start_time) {
+            let _ = process::pidfd_send_signal(&pidfd, libc::SIGKILL);
+        }
+    }
+}
+
 /// The children of a process, their children, and so on, as of now. An orphan has a new parent and is not found.
-fn descendants(pid: i32) -> Vec<i32> {
+fn descendants(pid: i32) -> Vec<Descendant> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let families: Vec<(i32, i32)> = pids.filter_map(|pid| Some((parent(pid)?, pid))).collect();
+    let families: Vec<(i32, Descendant)> = pids.filter_map(family).collect();
     let mut found = vec![pid];
     let mut next = 0;
     while let Some(parent) = found.get(next).copied() {
-        found.extend(families.iter().filter(|(of, _)| *of == parent).map(|(_, child)| *child));
+        found.extend(families.iter().filter(|(of, _)| *of == parent).map(|(_, child)| child.pid));
         next += 1;
     }
-    found.split_off(1)
+    families.into_iter().map(|(_, child)| child).filter(|child| found[1..].contains(&child.pid)).collect()
 }
 
-fn parent(pid: i32) -> Option<i32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())
+/// A process and its parent.
+fn family(pid: i32) -> Option<(i32, Descendant)> {
+    let stat = proc::stat(pid).ok()?;
+    Some((stat.parent, Descendant { pid, start_time: stat.start_time }))
 }
 
 #[cfg(test)]
@@ -352,11 +367,11 @@ mod tests {
         io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
         let mine = descendants(std::process::id() as i32);
         let below = descendants(child.id() as i32);
-        for pid in &below {
-            let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
-        }
+        below.iter().for_each(Descendant::kill);
         let _ = child.wait();
-        assert!(mine.contains(&(child.id() as i32)) && mine.contains(&below[0]), "{mine:?} {below:?}");
+        let pids = |all: &[Descendant]| all.iter().map(|one| one.pid).collect::<Vec<_>>();
+        let (mine, below) = (pids(&mine), pids(&below));
         assert_eq!(below.len(), 1);
+        assert!(mine.contains(&(child.id() as i32)) && mine.contains(&below[0]), "{mine:?} {below:?}");
     }
 }

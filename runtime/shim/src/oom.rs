@@ -1,30 +1,17 @@
 //! Whether the kernel's OOM killer was at a container.
 
-use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use berth_sys::cgroup::{Cgroup, Hierarchies, oom};
-use serde::Deserialize;
+use berth_runtime::Runtime;
+use berth_sys::cgroup::{Cgroup, oom};
 
+use crate::fault::chain;
 use crate::note::note;
 
 /// When to look again after a notice that came before the count: cgroup v1 tells when memory has run out, and counts
 /// when the killer has chosen.
 const LOOK_AGAIN: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(100), Duration::from_secs(1)];
-
-/// The part of a bundle's `config.json` that names the cgroup.
-#[derive(Deserialize)]
-struct Config {
-    linux: Option<Linux>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Linux {
-    cgroups_path: Option<String>,
-}
 
 /// One container's cgroup under watch.
 #[derive(Debug)]
@@ -37,20 +24,17 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Watches the cgroup of the container with this bundle; `None` if it has none or its memory cannot be watched.
-    pub(crate) fn begin(bundle: &Path) -> Option<Self> {
-        let config: Config = serde_json::from_slice(&fs::read(bundle.join("config.json")).ok()?).ok()?;
-        let path = config.linux?.cgroups_path?;
+    /// Watches the cgroup of a container; `None` if its memory cannot be watched.
+    pub(crate) fn begin(runtime: &Runtime, container: &str) -> Option<Self> {
         let watch = || {
-            let hierarchies = Hierarchies::of_machine().map_err(|error| error.to_string())?;
-            let cgroup = Cgroup::new(hierarchies, Path::new(&path), &["memory"]).map_err(|error| error.to_string())?;
-            let source = cgroup.watch_oom().map_err(|error| error.to_string())?;
-            Ok::<_, String>(Self { cgroup, source, told: 0, looks: 0, again: None })
+            let cgroup = runtime.cgroup(container)?;
+            let source = cgroup.watch_oom()?;
+            Ok::<_, berth_runtime::Error>(Self { cgroup, source, told: 0, looks: 0, again: None })
         };
         match watch() {
             Ok(watch) => Some(watch),
             Err(error) => {
-                note(format_args!("the OOM killer's work in {path} cannot be watched: {error}"));
+                note(format_args!("the OOM killer's work in {container} cannot be watched: {}", chain(&error)));
                 None
             }
         }
