@@ -28,7 +28,7 @@ const SIGKILL: i32 = nix::sys::signal::Signal::SIGKILL as i32;
 /// How much is read at once.
 const READ_BYTES: usize = 16 * 1024;
 
-/// A program that runs in a container; dropped before its end, it is killed.
+/// A program that runs in a container, or was asked for; dropped before its end, it is killed.
 struct Session {
     sandbox: Arc<Sandbox>,
     container: ContainerId,
@@ -74,10 +74,10 @@ impl Inner {
         let nothing: OwnedFd = fs::File::open("/dev/null").map_err(io)?.into();
         let (stdout, theirs_out) = output_pipe().map_err(io)?;
         let (stderr, theirs_err) = output_pipe().map_err(io)?;
-        let mut session = self.begin(id, command, vec![nothing, theirs_out, theirs_err]).await?;
         let (mut out, mut err) = (Collected::new(output_bytes_max), Collected::new(output_bytes_max));
         let (mut stdout, mut stderr) = (stdout, stderr);
         let whole = async {
+            let mut session = self.begin(id, command, vec![nothing, theirs_out, theirs_err]).await?;
             let reading = async { tokio::join!(out.read_all(&mut stdout), err.read_all(&mut stderr)) };
             tokio::pin!(reading);
             let mut code = None;
@@ -85,16 +85,16 @@ impl Inner {
                 _ = &mut reading => {}
                 ended = session.end() => code = Some(ended),
             }
-            match code {
+            Ok(match code {
                 // The pipes are closed before the program ended, or it ended and what is in them is still to be read.
                 None => session.end().await,
                 Some(code) => {
                     let _ = tokio::time::timeout(DRAIN_DEADLINE, reading).await;
                     code
                 }
-            }
+            })
         };
-        let code = tokio::time::timeout(timeout, whole).await.map_err(|_| Error::ExecTimeout { timeout })?;
+        let code = tokio::time::timeout(timeout, whole).await.map_err(|_| Error::ExecTimeout { timeout })??;
         let exit_code = code.ok_or_else(|| failed(ShimError::Lost.to_string()))?;
         Ok(ExecOutput { exit_code, stdout: out.bytes, stderr: err.bytes })
     }
@@ -128,17 +128,21 @@ impl Inner {
         let (told, end) = oneshot::channel();
         sandbox.lock().execs.insert(name.clone(), told);
         let mut session =
-            Session { sandbox: Arc::clone(&sandbox), container: id.clone(), name: name.clone(), end, over: true };
+            Session { sandbox: Arc::clone(&sandbox), container: id.clone(), name: name.clone(), end, over: false };
         let call = Call::Exec { container: id.as_str().to_owned(), exec: name, process };
         match shim.call(call, stdio).await {
-            Ok(_) => {
-                session.over = false;
-                Ok(session)
+            Ok(_) => Ok(session),
+            // It may have got there, and begin yet.
+            Err(error @ ShimError::Deadline) => Err(failed(chain(&error))),
+            Err(error) => {
+                session.over = true;
+                Err(match error {
+                    ShimError::Fault(fault) if fault.kind == FaultKind::NotFound => {
+                        Error::NotFound { what: "container", id: id.as_str().to_owned() }
+                    }
+                    error => failed(chain(&error)),
+                })
             }
-            Err(ShimError::Fault(fault)) if fault.kind == FaultKind::NotFound => {
-                Err(Error::NotFound { what: "container", id: id.as_str().to_owned() })
-            }
-            Err(error) => Err(failed(chain(&error))),
         }
     }
 }

@@ -51,7 +51,7 @@ impl Sandbox {
     /// What is told of it.
     pub(crate) fn status(&self) -> SandboxStatus {
         let state = self.lock();
-        let ready = state.record.phase == Phase::Ready && state.shim.is_some();
+        let ready = state.record.phase == Phase::Ready && state.shim.as_ref().is_some_and(Shim::is_connected);
         let mut containers: Vec<_> = state.containers.values().map(Container::status).collect();
         containers.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
         SandboxStatus {
@@ -96,7 +96,7 @@ impl Sandbox {
 
     /// The way to its shim.
     pub(crate) fn shim(&self) -> Option<Shim> {
-        self.lock().shim.clone()
+        self.lock().shim.clone().filter(Shim::is_connected)
     }
 }
 

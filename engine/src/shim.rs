@@ -58,6 +58,9 @@ pub(crate) enum ShimError {
     /// The shim's socket could not be watched.
     #[error("cannot watch the shim's socket")]
     Watch(#[source] std::io::Error),
+    /// The call could not be sent.
+    #[error("cannot ask the sandbox's shim")]
+    Send(#[source] std::io::Error),
     /// The shim answered something else.
     #[error("the sandbox's shim gave an answer to another question")]
     Answer,
@@ -89,6 +92,11 @@ impl Shim {
             Answer::State { containers } => Ok((shim, containers)),
             _ => Err(ShimError::Answer),
         }
+    }
+
+    /// Whether the connection stands. It may end between its making and its being noted, when nobody can be told.
+    pub(crate) fn is_connected(&self) -> bool {
+        !self.calls.is_closed()
     }
 
     /// Asks the shim and waits for its answer.
@@ -140,7 +148,7 @@ impl Wire {
         loop {
             tokio::select! {
                 outgoing = inbox.recv() => match outgoing {
-                    Some(outgoing) => if self.send(outgoing).await.is_err() { break },
+                    Some(outgoing) => self.send(outgoing).await,
                     None => return,
                 },
                 received = receive(&self.socket) => match received {
@@ -155,13 +163,19 @@ impl Wire {
         told(Told::Lost);
     }
 
-    async fn send(&mut self, outgoing: Outgoing) -> std::io::Result<()> {
+    /// What cannot be sent is that caller's failure alone, such as a command that is too long for a packet; that the shim
+    /// is gone is heard by the next [`receive`].
+    async fn send(&mut self, outgoing: Outgoing) {
         let request = Request { id: self.next, call: outgoing.call };
         self.next += 1;
         self.open.retain(|_, reply| !reply.is_closed());
-        self.open.insert(request.id, outgoing.reply);
         let fds: Vec<_> = outgoing.fds.iter().map(AsFd::as_fd).collect();
-        self.socket.async_io(Interest::WRITABLE, || client::send(self.socket.as_fd(), &request, &fds)).await
+        let send = || client::send(self.socket.as_fd(), &request, &fds);
+        match self.socket.async_io(Interest::WRITABLE, send).await {
+            Ok(()) => drop(self.open.insert(request.id, outgoing.reply)),
+            Err(error) if is_closed(&error) => drop(outgoing.reply),
+            Err(error) => drop(outgoing.reply.send(Err(ShimError::Send(error)))),
+        }
     }
 
     fn answer(&mut self, reply: Reply) {
@@ -169,6 +183,12 @@ impl Wire {
             let _ = waiting.send(reply.result.map_err(ShimError::from));
         }
     }
+}
+
+/// Whether an error says that there is no shim at the other end any more.
+fn is_closed(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | NotConnected)
 }
 
 /// The connection, watched by the runtime's reactor. Tokio has no type for `SOCK_SEQPACKET`; the one for datagrams asks

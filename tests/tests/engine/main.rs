@@ -108,6 +108,45 @@ fn a_sandbox_whose_maker_died_half_way_is_taken_down() {
 }
 
 #[test]
+fn a_command_too_long_for_the_shim_fails_alone() {
+    world::on_a_machine("a_command_too_long_for_the_shim_fails_alone", async |world: World| {
+        let engine = world.engine.clone();
+        let sandbox = engine.run_sandbox(world.sandbox("web")).await.unwrap();
+        let container = engine.create_container(&sandbox, world.container("main", "exec sleep 1000")).await.unwrap();
+        engine.start_container(&container).await.unwrap();
+        let run = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+        let long = engine.exec(&container, &run(&["echo", &"x".repeat(100_000)]), 20 * SECOND, 10).await.unwrap_err();
+        assert!(long.to_string().contains("the limit is"), "{long}");
+        assert_eq!(engine.sandbox(&sandbox).await.unwrap().state, SandboxState::Ready);
+        assert_eq!(engine.exec(&container, &run(&["echo"]), 20 * SECOND, 10).await.unwrap().stdout, b"\n");
+        engine.remove_sandbox(&sandbox).await.unwrap();
+        world.assert_nothing_left();
+    });
+}
+
+#[test]
+fn a_command_has_its_time_from_when_it_is_asked_for() {
+    world::on_a_machine("a_command_has_its_time_from_when_it_is_asked_for", async |world: World| {
+        let engine = world.engine.clone();
+        let sandbox = engine.run_sandbox(world.sandbox("web")).await.unwrap();
+        let container = engine.create_container(&sandbox, world.container("main", "exec sleep 999")).await.unwrap();
+        engine.start_container(&container).await.unwrap();
+        let run = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+        world.signal_shim(&sandbox, "STOP");
+        let command = run(&["sleep", "1000"]);
+        let late = engine.exec(&container, &command, SECOND / 5, 10);
+        let late = tokio::time::timeout(20 * SECOND, late).await.expect("in time").unwrap_err();
+        assert!(late.to_string().contains("did not end within"), "{late}");
+        world.signal_shim(&sandbox, "CONT");
+        // The shim takes calls in order: by now it was asked to run the command, which must not stay.
+        engine.exec(&container, &run(&["true"]), 20 * SECOND, 10).await.unwrap();
+        world.assert_no_process("sleep 1000");
+        engine.remove_sandbox(&sandbox).await.unwrap();
+        world.assert_nothing_left();
+    });
+}
+
+#[test]
 fn what_cannot_run_says_why_and_leaves_nothing() {
     world::on_a_machine("what_cannot_run_says_why_and_leaves_nothing", async |world: World| {
         let engine = world.engine.clone();

@@ -51,16 +51,21 @@ async fn open() -> Engine {
 
 impl World {
     async fn new(cgroup: String) -> Self {
-        let engine = open().await;
+        let world = Self { engine: open().await, cgroup, logs: "/var/log/pods".into() };
+        world.set_pod_network().await;
+        let (store, name) = (world.engine.store(), "busybox:1".parse().expect("a name"));
+        store.import(&images::busybox(), Some(&name), &ImportConfig::default()).await.expect("an image");
+        world
+    }
+
+    /// Sets the pod network, for the first time or again.
+    pub async fn set_pod_network(&self) {
         let network = PodNetwork {
             bridge: "berth0".into(),
             pod_cidrs: vec!["10.99.0.0/24".parse().expect("a network")],
             mtu: None,
         };
-        engine.set_pod_network(network).await.expect("a network");
-        let name = "busybox:1".parse().expect("a name");
-        engine.store().import(&images::busybox(), Some(&name), &ImportConfig::default()).await.expect("an image");
-        Self { engine, cgroup, logs: "/var/log/pods".into() }
+        self.engine.set_pod_network(network).await.expect("a network");
     }
 
     /// Drops the engine, as the end of its process would, and opens it again.
@@ -121,6 +126,14 @@ impl World {
         assert!(status.success());
     }
 
+    /// No process of this command line is there, or stays.
+    pub fn assert_no_process(&self, command: &str) {
+        within(Duration::from_secs(20), "the process is gone", || {
+            let processes = processes();
+            check(!processes.lines().any(|line| line == command), &processes)
+        });
+    }
+
     /// Nothing of any sandbox is left: no process, mount, link, file or cgroup.
     pub fn assert_nothing_left(&self) {
         within(Duration::from_secs(20), "nothing is left", || {
@@ -133,8 +146,7 @@ impl World {
             left.extend(mounts.lines().filter(|line| line.contains("/run/berth")).map(str::to_owned));
             let links = Command::new("ip").args(["-brief", "link", "show", "type", "veth"]).output().expect("ip");
             left.extend(String::from_utf8_lossy(&links.stdout).lines().map(str::to_owned));
-            let processes = Command::new("ps").args(["-eo", "args"]).output().expect("ps");
-            let processes = String::from_utf8_lossy(&processes.stdout).into_owned();
+            let processes = processes();
             let ours = |line: &&str| line.contains("berth-shim") || line.contains("sleep 1000");
             left.extend(processes.lines().filter(ours).map(str::to_owned));
             for folder in cgroup_folders(&self.cgroup) {
@@ -144,6 +156,12 @@ impl World {
             check(left.is_empty(), left.join("\n"))
         });
     }
+}
+
+/// The command lines of all processes.
+fn processes() -> String {
+    let output = Command::new("ps").args(["-eo", "args"]).output().expect("ps");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 fn entries(folder: &Path) -> Vec<String> {
