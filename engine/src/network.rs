@@ -26,6 +26,9 @@ pub(crate) struct Networks {
     /// Where the built-in network is remembered, so that it can be used and taken down without anybody's word.
     memory: PathBuf,
     builtin: RwLock<Option<Arc<Network>>>,
+    /// Held shared by whoever attaches a sandbox, alone by whoever frees what no sandbox has: else a sandbox that is
+    /// attached after the others were counted would lose its address.
+    attaching: RwLock<()>,
 }
 
 impl Networks {
@@ -33,7 +36,8 @@ impl Networks {
     pub(crate) fn new(config: &EngineConfig) -> Self {
         let dirs = Dirs { state: config.state_dir.join("cni"), bin: config.cni_bin_dirs.clone() };
         let memory = config.state_dir.join("network.json");
-        let networks = Self { conf_dir: config.cni_conf_dir.clone(), dirs, memory, builtin: RwLock::new(None) };
+        let (builtin, attaching) = Default::default();
+        let networks = Self { conf_dir: config.cni_conf_dir.clone(), dirs, memory, builtin, attaching };
         let remembered = std::fs::read(&networks.memory).ok().and_then(|text| serde_json::from_slice(&text).ok());
         if let Some(Err(error)) = remembered.map(|network| networks.use_builtin(&network)) {
             tracing::warn!(%error, "the pod network of the last time cannot be used");
@@ -79,9 +83,12 @@ impl Networks {
         config: &SandboxConfig,
         netns: &Path,
     ) -> Result<Vec<IpAddr>, Error> {
-        let attachment = attachment(id, config, netns);
-        let result = self.blocking(move |network| network.add(&attachment).map_err(|error| chain(&error))).await;
-        match result {
+        let (attachment, networks) = (attachment(id, config, netns), Arc::clone(self));
+        let add = move |network: &Network| {
+            let _attaching = networks.attaching.read().unwrap_or_else(PoisonError::into_inner);
+            network.add(&attachment).map_err(|error| chain(&error))
+        };
+        match self.blocking(add).await {
             Ok(added) => Ok(added.ips.iter().map(|one| one.address.ip()).collect()),
             Err(message) => Err(failed(config, message)),
         }
@@ -99,10 +106,18 @@ impl Networks {
         result.map_err(|message| failed(config, message))
     }
 
-    /// Releases what belongs to none of these sandboxes.
-    pub(crate) async fn gc(self: &Arc<Self>, live: Vec<SandboxId>) -> Result<(), String> {
-        let valid: Vec<_> = live.into_iter().map(|id| (id.0, INTERFACE.to_owned())).collect();
-        self.blocking(move |network| network.gc(&valid).map_err(|error| chain(&error))).await
+    /// Releases what belongs to none of the sandboxes that `live` tells when nobody is being attached.
+    pub(crate) async fn gc(
+        self: &Arc<Self>,
+        live: impl FnOnce() -> Vec<SandboxId> + Send + 'static,
+    ) -> Result<(), String> {
+        let networks = Arc::clone(self);
+        let gc = move |network: &Network| {
+            let _alone = networks.attaching.write().unwrap_or_else(PoisonError::into_inner);
+            let valid: Vec<_> = live().into_iter().map(|id| (id.0, INTERFACE.to_owned())).collect();
+            network.gc(&valid).map_err(|error| chain(&error))
+        };
+        self.blocking(gc).await
     }
 
     /// Whether pods can get a network now.

@@ -101,7 +101,8 @@ impl Inner {
 
     /// Frees the addresses of sandboxes that are no more. Needs a network; called when one is set.
     pub(crate) async fn free_addresses(self: &Arc<Self>) {
-        let live = self.sandboxes.all().iter().map(|sandbox| sandbox.id.clone()).collect();
+        let inner = Arc::clone(self);
+        let live = move || inner.sandboxes.all().iter().map(|sandbox| sandbox.id.clone()).collect();
         if let Err(error) = self.networks.gc(live).await {
             tracing::warn!(%error, "addresses of former pods could not be freed");
         }

@@ -147,6 +147,28 @@ fn a_command_has_its_time_from_when_it_is_asked_for() {
 }
 
 #[test]
+fn the_address_of_a_sandbox_that_is_being_made_is_not_freed() {
+    world::on_a_machine("the_address_of_a_sandbox_that_is_being_made_is_not_freed", async |world: World| {
+        let engine = world.engine.clone();
+        let making = (0..12).map(|number| engine.run_sandbox(world.sandbox(&format!("pod-{number}"))));
+        let mut making = std::pin::pin!(futures::future::try_join_all(making));
+        let made = loop {
+            tokio::select! {
+                made = &mut making => break made.unwrap(),
+                () = world.set_pod_network() => {}
+            }
+        };
+        for sandbox in made {
+            let address = engine.sandbox(&sandbox).await.unwrap().ips[0];
+            let owner = std::fs::read_to_string(format!("/var/lib/berth/cni/networks/berth/{address}")).unwrap();
+            assert!(owner.starts_with(sandbox.as_str()), "{owner}");
+            engine.remove_sandbox(&sandbox).await.unwrap();
+        }
+        world.assert_nothing_left();
+    });
+}
+
+#[test]
 fn what_cannot_run_says_why_and_leaves_nothing() {
     world::on_a_machine("what_cannot_run_says_why_and_leaves_nothing", async |world: World| {
         let engine = world.engine.clone();
