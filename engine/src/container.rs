@@ -1,7 +1,7 @@
 //! Making, starting and forgetting a container.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -214,7 +214,6 @@ fn identity(container: &ContainerConfig, image: &Image, rootfs: &Path) -> Result
 
 /// A file of the image, followed inside the image only (CVE-2024-9676); empty where it cannot be read.
 fn read_user_file(root: &Root, path: &str) -> String {
-    use std::io::Read;
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
     let Ok(file) = root.open_file(Path::new(path), flags, Mode::empty()) else { return String::new() };
     let mut text = Vec::new();
@@ -240,11 +239,13 @@ fn seccomp(container: &ContainerConfig) -> Result<Option<LinuxSeccomp>, String> 
         }
         Seccomp::Localhost(path) => {
             let told = |error: String| format!("seccomp profile {}: {error}", path.display());
-            let length = fs::metadata(path).map_err(|error| told(error.to_string()))?.len();
-            if length > PROFILE_BYTES_MAX {
-                return Err(told(format!("{length} bytes are more than {PROFILE_BYTES_MAX}")));
+            let mut text = Vec::new();
+            fs::File::open(path)
+                .and_then(|file| file.take(PROFILE_BYTES_MAX + 1).read_to_end(&mut text))
+                .map_err(|error| told(error.to_string()))?;
+            if text.len() as u64 > PROFILE_BYTES_MAX {
+                return Err(told(format!("is longer than {PROFILE_BYTES_MAX} bytes")));
             }
-            let text = fs::read(path).map_err(|error| told(error.to_string()))?;
             serde_json::from_slice(&text).map(Some).map_err(|error| told(error.to_string()))
         }
     }

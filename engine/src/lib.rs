@@ -32,6 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_rootfs::{RegistryConfig, Store};
+use berth_sys::caps;
 use tokio::sync::broadcast;
 
 use crate::error::chain;
@@ -134,7 +135,9 @@ impl Engine {
             store,
             sandboxes: Sandboxes::default(),
             events: broadcast::channel(EVENTS_WAITING_MAX).0,
-            bounding: bounding_capabilities()?,
+            bounding: caps::bounding()
+                .map_err(|error| Error::Internal { message: format!("cannot read /proc/self/status: {error}") })?
+                .0,
             config,
         });
         inner.recover().await?;
@@ -276,13 +279,4 @@ impl Engine {
         let task = tokio::spawn(verb(Arc::clone(&self.inner)));
         task.await.unwrap_or_else(|error| Err(Error::Internal { message: error.to_string() }))
     }
-}
-
-/// The bounding set of this process, as the kernel's bits (`CapBnd` of proc(5)).
-fn bounding_capabilities() -> Result<u64, Error> {
-    let status = std::fs::read_to_string("/proc/self/status")
-        .map_err(|error| Error::Internal { message: format!("cannot read /proc/self/status: {error}") })?;
-    let bits = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).map(str::trim);
-    bits.and_then(|bits| u64::from_str_radix(bits, 16).ok())
-        .ok_or_else(|| Error::Internal { message: "/proc/self/status has no CapBnd".to_owned() })
 }

@@ -1,8 +1,8 @@
 //! Limits, and which devices may be touched.
 
 use oci_spec::runtime::{
-    LinuxCpuBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxMemoryBuilder,
-    LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder,
+    LinuxCpuBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources,
+    LinuxResourcesBuilder,
 };
 
 use super::SpecError;
@@ -26,30 +26,8 @@ pub(super) fn resources(wanted: &Resources, privileged: bool) -> Result<LinuxRes
     Ok(all)
 }
 
-/// Deny everything, let every node be made, and open what every container has (OCI runtime spec, "Default Devices",
-/// and its terminals).
+/// Nothing but what the runtime opens for every container: making nodes, the default devices, terminals (OCI runtime spec,
+/// config-linux.md#default-devices).
 fn device_rules(privileged: bool) -> Result<Vec<LinuxDeviceCgroup>, SpecError> {
-    if privileged {
-        return Ok(vec![LinuxDeviceCgroupBuilder::default().allow(true).access("rwm").build()?]);
-    }
-    let mut rules = vec![LinuxDeviceCgroupBuilder::default().allow(false).access("rwm").build()?];
-    for kind in [LinuxDeviceType::C, LinuxDeviceType::B] {
-        rules.push(LinuxDeviceCgroupBuilder::default().allow(true).typ(kind).access("m").build()?);
-    }
-    const OPEN: [(i64, Option<i64>); 8] = [
-        (1, Some(3)), // null
-        (1, Some(5)), // zero
-        (1, Some(7)), // full
-        (1, Some(8)), // random
-        (1, Some(9)), // urandom
-        (5, Some(0)), // tty
-        (5, Some(2)), // ptmx
-        (136, None),  // pts
-    ];
-    for (major, minor) in OPEN {
-        let rule = LinuxDeviceCgroupBuilder::default().allow(true).typ(LinuxDeviceType::C).major(major).access("rwm");
-        let rule = if let Some(minor) = minor { rule.minor(minor) } else { rule };
-        rules.push(rule.build()?);
-    }
-    Ok(rules)
+    Ok(vec![LinuxDeviceCgroupBuilder::default().allow(privileged).access("rwm").build()?])
 }
