@@ -28,6 +28,9 @@ pub use end::END_DEADLINE;
 pub use hierarchy::{Hierarchies, Version};
 pub use limits::{HugepageLimit, Limits, weight_of_shares};
 
+/// How often enabling controllers is tried against somebody who disables them.
+const ENABLE_TRIES: usize = 10;
+
 /// What can go wrong with a cgroup.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -207,10 +210,10 @@ impl Folder {
         if command.is_empty() {
             return Ok(());
         }
-        for giver in self.chain_to(folder) {
-            write(&giver.join("cgroup.subtree_control"), &command.join(" "))?;
-        }
-        Ok(())
+        let givers = self.chain_to(folder);
+        while_taken_back(|| {
+            givers.iter().try_for_each(|giver| write(&giver.join("cgroup.subtree_control"), &command.join(" ")))
+        })
     }
 
     /// From the hierarchy's root to the parent of `folder`.
@@ -220,6 +223,19 @@ impl Folder {
         chain.reverse();
         chain
     }
+}
+
+/// Enables from the root down, and again from there when somebody else disabled a controller above meanwhile: then the
+/// kernel says that it does not exist. systemd takes back from the root what no unit of its own needs, as long as no
+/// cgroup below gives it on: once the chain is whole it stays.
+fn while_taken_back(mut enable: impl FnMut() -> Result<(), Error>) -> Result<(), Error> {
+    for _ in 1..ENABLE_TRIES {
+        match enable() {
+            Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            other => return other,
+        }
+    }
+    enable()
 }
 
 fn inherit_cpuset(folder: &Path) -> Result<(), Error> {
@@ -293,5 +309,23 @@ mod tests {
         for bad in ["", "/", "a", "/a/../b", "/a//b", "/a/", "/./a", "/..", "/a\n", "/a\0"] {
             assert!(relative(Path::new(bad)).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_controller_that_is_taken_back_is_enabled_again_but_not_for_ever() {
+        let tries = |failures: usize, errno: i32| {
+            let mut count = 0;
+            let result = while_taken_back(|| {
+                count += 1;
+                let path = Path::new("/cgroup.subtree_control");
+                let error = Error::file("write to", path)(io::Error::from_raw_os_error(errno));
+                if count <= failures { Err(error) } else { Ok(()) }
+            });
+            (result.is_ok(), count)
+        };
+        assert_eq!(tries(0, libc::ENOENT), (true, 1));
+        assert_eq!(tries(2, libc::ENOENT), (true, 3));
+        assert_eq!(tries(usize::MAX, libc::ENOENT), (false, ENABLE_TRIES));
+        assert_eq!(tries(usize::MAX, libc::EBUSY), (false, 1));
     }
 }
