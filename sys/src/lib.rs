@@ -7,7 +7,7 @@
 //! | [`cgroup`] | cgroups of both versions: made, limited, killed, removed |
 //! | [`daemon`] | what a single-threaded daemon is made of |
 //! | [`epoll`] | one place to wait for many descriptors |
-//! | [`file`] | atomic replacement of small files, locks |
+//! | [`mod@file`] | atomic replacement of small files, locks |
 //! | [`loopback`] | the device `lo` |
 //! | [`mount`] | mounts by descriptor: made detached, shaped, attached |
 //! | [`mountinfo`] | what is mounted where |

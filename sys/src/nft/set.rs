@@ -70,7 +70,7 @@ pub struct Set<'a> {
 /// An element: its key, and in a map its value, as the bytes that packets are compared with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Element {
-    /// The key; see [`concat`].
+    /// The key; see [`concat()`].
     pub key: Vec<u8>,
     /// The value, in a map.
     pub value: Option<Vec<u8>>,
