@@ -302,7 +302,9 @@ mod tests {
     fn no_limit_is_written_as_each_version_writes_it() {
         let limits = Limits { cpu_quota_us: Some(-1), memory_bytes: Some(-1), pids: Some(-1), ..Limits::default() };
         check(Version::V2, limits.clone(), &[("cpu.max", "max 100000"), ("memory.max", "max"), ("pids.max", "max")]);
-        check(Version::V1, limits, &[("cpu.cfs_quota_us", "-1"), ("memory.limit_in_bytes", "-1"), ("pids.max", "max")]);
+        let both = ("memory.memsw.limit_in_bytes", "-1");
+        let quota = ("cpu.cfs_quota_us", "-1");
+        check(Version::V1, limits, &[quota, ("memory.limit_in_bytes", "-1"), both, ("pids.max", "max")]);
     }
 
     #[test]
