@@ -64,8 +64,10 @@ impl Cgroup {
         let mut found = Vec::new();
         self.folders().iter().for_each(|folder| below(folder, &mut found));
         let read = |folder: &PathBuf| fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-        let mut all: Vec<i32> =
-            found.iter().flat_map(|folder| read(folder).lines().filter_map(|it| it.parse().ok()).collect::<Vec<_>>()).collect();
+        let mut all: Vec<i32> = found
+            .iter()
+            .flat_map(|folder| read(folder).lines().filter_map(|it| it.parse().ok()).collect::<Vec<_>>())
+            .collect();
         all.sort_unstable();
         all.dedup();
         all

@@ -1,10 +1,9 @@
 //! One container under the runtime: its bundle, its life, and its end.
 
-use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, Once};
 
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -25,7 +24,7 @@ pub struct Container {
     pub spec: Value,
     folder: tempfile::TempDir,
     /// The call that made it, whose streams it has.
-    maker: RefCell<Option<Running>>,
+    maker: Mutex<Option<Running>>,
 }
 
 impl Container {
@@ -55,7 +54,7 @@ impl Container {
         fs::set_permissions(folder.path(), open).unwrap();
         rootfs::make(&folder.path().join("bundle/rootfs"));
         let spec = spec::usual(&id, arguments);
-        Self { id, spec, folder, maker: RefCell::new(None) }
+        Self { id, spec, folder, maker: Mutex::new(None) }
     }
 
     /// The container with another configuration.
@@ -139,7 +138,7 @@ impl Container {
     #[track_caller]
     pub fn create_by(&self, call: Call) -> Outcome {
         let (outcome, maker) = call.begin().wait_and_keep_streams();
-        *self.maker.borrow_mut() = Some(maker);
+        *self.maker.lock().unwrap() = Some(maker);
         outcome
     }
 
@@ -192,12 +191,12 @@ impl Container {
 
     /// What the program has written to its output by now.
     pub fn out(&self) -> String {
-        self.maker.borrow().as_ref().map(Running::out).unwrap_or_default()
+        self.maker.lock().unwrap().as_ref().map(Running::out).unwrap_or_default()
     }
 
     /// As [`Self::out`], of the error stream.
     pub fn err(&self) -> String {
-        self.maker.borrow().as_ref().map(Running::err).unwrap_or_default()
+        self.maker.lock().unwrap().as_ref().map(Running::err).unwrap_or_default()
     }
 
     /// The program's process, as the runtime's pid file says.
