@@ -12,6 +12,7 @@
 //! |---|---|
 //! | [`runtime`] | which binary is tested, and what it is known to lack |
 //! | [`machine`] | what this machine's kernel lacks, and mounts that tests make on it |
+//! | [`bundle`] | a bundle that stays, for measuring |
 //! | [`call`] | one call of the binary, with a deadline |
 //! | [`container`] | a container: its bundle, its life, its end |
 //! | [`spec`] | the configuration that containers begin with |
@@ -24,6 +25,7 @@
 //! A skipped test says so on the error stream, in a line that begins with `SKIPPED`, with the binary and the reason.
 #![forbid(unsafe_code)]
 
+pub mod bundle;
 pub mod call;
 pub mod cgroup;
 pub mod container;
