@@ -20,6 +20,7 @@
 //! | [`process`] | pidfds, waiting, adoption of orphans |
 //! | [`rlimit`] | resource limits |
 //! | [`seccomp`] | a filter loaded |
+//! | [`selfexec`] | this program, out of the reach of what it starts |
 //! | [`signal`] | signals back at their defaults |
 //! | [`socket`] | local packet sockets that carry descriptors |
 //! | [`sysctl`] | kernel parameters of a namespace |
@@ -46,6 +47,7 @@ pub mod proc;
 pub mod process;
 pub mod rlimit;
 pub mod seccomp;
+pub mod selfexec;
 pub mod signal;
 pub mod socket;
 pub mod sysctl;
