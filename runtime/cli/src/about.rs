@@ -8,8 +8,7 @@ use serde_json::ser::{PrettyFormatter, Serializer};
 
 use crate::args::{GLOBAL_FLAGS, VERBS, Verb};
 use crate::error::Error;
-use crate::pending;
-use crate::state::OCI_VERSION;
+use berth_runtime::OCI_VERSION;
 
 /// What this program is called where nobody said otherwise.
 const NAME: &str = "berth-runtime";
@@ -23,7 +22,7 @@ pub(crate) fn version() -> Result<(), Error> {
 pub(crate) fn features() -> Result<(), Error> {
     let mut text = Vec::new();
     let mut serializer = Serializer::with_formatter(&mut text, PrettyFormatter::with_indent(b"    "));
-    pending::features().serialize(&mut serializer).map_err(|error| Error::Output(error.into()))?;
+    berth_runtime::features().serialize(&mut serializer).map_err(|error| Error::Output(error.into()))?;
     text.push(b'\n');
     io::stdout().write_all(&text).map_err(Error::Output)
 }

@@ -6,7 +6,7 @@ use crate::Host;
 use crate::args::Create;
 use crate::error::Error;
 use crate::launch;
-use crate::pending::Spawned;
+use berth_runtime::Spawned;
 
 /// Makes a container and leaves its first process waiting for its start.
 pub(crate) fn create(host: &Host<'_>, args: &Create) -> Result<u8, Error> {

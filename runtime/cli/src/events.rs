@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use berth_runtime::Status;
 use berth_sys::cgroup::Cgroup;
+use berth_sys::cgroup::oom::Watch;
 use berth_sys::process;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -14,7 +15,7 @@ use serde::Serialize;
 use crate::Host;
 use crate::args::Events;
 use crate::error::Error;
-use crate::pending::Stats;
+use berth_runtime::Stats;
 
 /// One line.
 #[derive(Serialize)]
@@ -78,7 +79,7 @@ struct Seen {
     oom: bool,
 }
 
-fn wait(pidfd: impl AsFd, watch: impl AsFd, time: Duration) -> io::Result<Seen> {
+fn wait(pidfd: impl AsFd, watch: &Watch, time: Duration) -> io::Result<Seen> {
     let mut ready = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN), PollFd::new(watch.as_fd(), PollFlags::POLLIN)];
     // Rounded up, so that nothing is told before its time again and again; a longer wait is made of several.
     let timeout = u16::try_from(time.as_millis() + 1).unwrap_or(u16::MAX);

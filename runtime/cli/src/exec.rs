@@ -15,7 +15,7 @@ use crate::args::Exec;
 use crate::error::Error;
 use crate::foreground::{self, Signals};
 use crate::launch;
-use crate::pending::{ExecOptions, is_paused};
+use berth_runtime::{Error as RuntimeError, ExecOptions, Status};
 
 /// Runs a process and, unless detached, stays with it to its end. Returns its program's code.
 pub(crate) fn exec(host: &Host<'_>, args: &Exec) -> Result<u8, Error> {
@@ -45,10 +45,10 @@ pub(crate) fn exec(host: &Host<'_>, args: &Exec) -> Result<u8, Error> {
     }
 }
 
-fn reworded(error: berth_runtime::Error) -> Error {
+fn reworded(error: RuntimeError) -> Error {
     match error {
-        berth_runtime::Error::WrongState { status, .. } if is_paused(status) => Error::ExecInPaused,
-        berth_runtime::Error::WrongState { .. } => Error::ExecInStopped,
+        RuntimeError::WrongState { status: Status::Paused, .. } => Error::ExecInPaused,
+        RuntimeError::WrongState { .. } => Error::ExecInStopped,
         other => other.into(),
     }
 }

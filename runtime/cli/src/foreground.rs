@@ -10,8 +10,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use crate::pending::Spawned;
 use crate::relay::Relay;
+use berth_runtime::Spawned;
 
 /// The signals that we get, held until somebody reads them.
 #[derive(Debug)]

@@ -7,13 +7,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use berth_runtime::Stdio;
+use berth_runtime::{Launch, Spawned, Stdio};
 use berth_sys::file::{Durability, replace};
 use berth_sys::{process, socket};
 
 use crate::args::Launching;
 use crate::error::Error;
-use crate::pending::{Launch, Spawned, pidfd_getfd};
 
 /// The first descriptor after the standard streams.
 const FIRST_PRESERVED: i32 = 3;
@@ -58,7 +57,7 @@ fn preserved(count: u32) -> Result<Vec<OwnedFd>, Error> {
     }
     let fail = |fd| move |source| Error::Preserve { fd, source };
     let this = process::pidfd_open(std::process::id() as i32).map_err(fail(FIRST_PRESERVED))?;
-    numbers.map(|fd| pidfd_getfd(&this, fd).map_err(fail(fd))).collect()
+    numbers.map(|fd| process::pidfd_getfd(&this, fd).map_err(fail(fd))).collect()
 }
 
 /// Tells of a new process whom the caller wants told. Returns its terminal if that is ours to attend.

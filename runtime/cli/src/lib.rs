@@ -26,7 +26,6 @@ mod foreground;
 mod launch;
 mod list;
 mod log;
-mod pending;
 mod phrase;
 mod ps;
 mod quantity;
@@ -43,7 +42,7 @@ use std::process::ExitCode;
 use crate::args::{Command, Global, Words};
 use crate::error::Error;
 use crate::log::Log;
-use crate::pending::{Runtime, Settings};
+use berth_runtime::{Runtime, Settings};
 
 /// Does what a command line of runc's says; the first of `args` is the program's own name. The result is the code to
 /// exit with: 0, runc's code for what failed (1, or 255 for `exec`), or the code of the process that was waited for.

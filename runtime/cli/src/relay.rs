@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::{read, write};
 
-use crate::pending::pty;
+use berth_sys::pty;
 
 /// How much is carried at once: what a pty holds.
 const CHUNK_BYTES: usize = 4096;

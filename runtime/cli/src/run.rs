@@ -9,7 +9,7 @@ use crate::args::Run;
 use crate::create;
 use crate::error::Error;
 use crate::foreground::{self, Signals};
-use crate::pending::Spawned;
+use berth_runtime::Spawned;
 
 /// Runs a container and, unless detached, stays with it to its end. Returns its program's code.
 pub(crate) fn run(host: &Host<'_>, args: &Run) -> Result<u8, Error> {

@@ -10,10 +10,6 @@ use serde::Serialize;
 
 use crate::Host;
 use crate::error::Error;
-use crate::pending;
-
-/// The version of the runtime specification that this runtime follows.
-pub(crate) const OCI_VERSION: &str = "1.3.0";
 
 /// The state that the runtime specification defines (runtime.md), with runc's additions.
 #[derive(Debug, Serialize)]
@@ -33,10 +29,10 @@ pub(crate) struct State {
     pub(crate) owner: String,
 }
 
-impl From<pending::State> for State {
-    fn from(state: pending::State) -> Self {
+impl From<berth_runtime::State> for State {
+    fn from(state: berth_runtime::State) -> Self {
         Self {
-            oci_version: OCI_VERSION,
+            oci_version: berth_runtime::OCI_VERSION,
             id: state.id,
             pid: state.pid,
             status: state.status.to_string(),

@@ -7,7 +7,7 @@ use nix::unistd::{getegid, geteuid};
 
 use crate::args::Spec;
 use crate::error::Error;
-use crate::state::OCI_VERSION;
+use berth_runtime::OCI_VERSION;
 
 /// A shell with a terminal, in namespaces of its own. `@…@` is filled in.
 const PRIVILEGED: &str = include_str!("template/privileged.json");
