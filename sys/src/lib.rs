@@ -24,6 +24,7 @@
 //! | [`rlimit`] | resource limits |
 //! | [`schedule`] | processors, priorities, memory nodes of a thread |
 //! | [`seccomp`] | a filter loaded |
+//! | [`selfexec`] | this program, out of the reach of what it starts |
 //! | [`signal`] | signals back at their defaults |
 //! | [`socket`] | local packet sockets that carry descriptors |
 //! | [`sysctl`] | kernel parameters of a namespace |
@@ -54,6 +55,7 @@ pub mod pty;
 pub mod rlimit;
 pub mod schedule;
 pub mod seccomp;
+pub mod selfexec;
 pub mod signal;
 pub mod socket;
 pub mod sysctl;
