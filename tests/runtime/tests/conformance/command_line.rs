@@ -174,8 +174,7 @@ fn events_go_on_until_the_end_of_the_container() {
     let container = Container::sleeper().running();
     let call = container.call(&["events", "--interval", "100ms", &container.id]).begin();
     until("there are some", || call.out().lines().count() >= 3);
-    container.kill("KILL").ok();
-    container.wait();
+    container.delete();
     let outcome = call.wait();
     assert!(outcome.out.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{outcome:?}");
 }
@@ -294,7 +293,8 @@ fn descriptors_are_kept_for_the_program_if_asked() {
 fn sockets_of_an_activating_manager_are_passed_on() {
     let container = Container::probe();
     fs::write(container.folder().join("file"), "").unwrap();
-    let call = container.create_call(&[]).after("exec 3< file 4< file").variable("LISTEN_FDS", "2");
+    let call = container.create_call(&[]).after("exec 3< file 4< file; export LISTEN_PID=$$");
+    let call = call.variable("LISTEN_FDS", "2");
     container.create_by(call).ok();
     container.start();
     container.wait();

@@ -44,13 +44,14 @@ fn the_terminal_is_the_program_s_controlling_one() {
 }
 
 #[test]
-fn who_hangs_up_ends_the_program() {
-    let (container, mut terminal) = with_terminal(Container::new("echo ready; sleep 1000"));
+fn who_hangs_up_tells_the_program() {
+    // By a signal that the first process of a namespace has to ask for.
+    let script = "trap 'exit 6' HUP; echo ready; while :; do sleep 1000 & wait; done";
+    let (container, mut terminal) = with_terminal(Container::new(script));
     container.start();
     terminal.read_until("ready");
     drop(terminal);
-    // SIGHUP.
-    assert_eq!(container.wait(), 128 + 1);
+    assert_eq!(container.wait(), 6);
 }
 
 #[test]
@@ -94,8 +95,8 @@ fn the_terminal_is_the_user_s() {
 fn nothing_but_the_terminal_is_open() {
     let (container, mut terminal) = with_terminal(Container::probe());
     container.start();
-    container.wait();
     let shown = terminal.read_to_end();
+    assert_eq!(container.wait(), 0);
     let seen = report(&shown);
     assert!(
         seen.descriptors.iter().all(|(number, target)| *number < 3 && target == "/dev/pts/0"),
