@@ -134,11 +134,15 @@ impl<'a> Init<'a> {
 
     /// Tells that it is set up, and waits until it shall go on; returns whom to tell of a failure from now on.
     fn wait_for_start(&mut self) -> Option<OwnedFd> {
+        // Before it is told: its maker may end as soon as it has said to go on. One that dies earlier closes `sync`.
+        if process::die_with_parent(false).is_err() {
+            process::exit_now(GAVE_UP);
+        }
         let told = match &self.start {
             Start::AtOnce => sync::send(&self.sync, Message::Going),
             Start::When(_) => sync::send(&self.sync, Message::Ready).and_then(|()| sync::await_go_on(&self.sync)),
         };
-        if told.is_err() || process::die_with_parent(false).is_err() {
+        if told.is_err() {
             process::exit_now(GAVE_UP);
         }
         let Start::When(listener) = &self.start else { return None };
