@@ -66,7 +66,8 @@ impl Podman {
     }
 
     pub(crate) fn logs_of(&self, name: &str, wanted: &str) -> Result<(), String> {
-        let logs = self.podman(&["logs", name]).ok();
+        // A terminal ends lines as typewriters do.
+        let logs = self.podman(&["logs", name]).ok().replace('\r', "");
         if logs == wanted { Ok(()) } else { Err(logs) }
     }
 
