@@ -29,10 +29,10 @@ fn a_program_has_a_terminal() {
     let run = podman.run(&["--rm", "--tty", "busybox", "sh", "-c", "tty; exit 3"]).failed_with(3);
     assert_eq!(run.out, "/dev/pts/0\r\n");
     podman.run_waiting(&["--tty"]);
-    assert_eq!(podman.podman(&["exec", "--tty", "c", "tty"]).ok(), "/dev/pts/1\r\n");
+    assert_eq!(podman.podman(&["exec", "--tty", "box", "tty"]).ok(), "/dev/pts/1\r\n");
     // It is told of the size while it begins.
     let program = "until [ \"$(stty size)\" = '20 70' ]; do sleep 0.1; done; exit 5";
-    with_terminal(&podman, &["exec", "--interactive", "--tty", "c", "sh", "-c", program]).failed_with(5);
+    with_terminal(&podman, &["exec", "--interactive", "--tty", "box", "sh", "-c", program]).failed_with(5);
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn what_is_typed_arrives() {
     let podman = Podman::new();
     podman.run_waiting(&[]);
     for flags in
-        [&["exec", "--interactive", "c", "cat"][..], &["exec", "--interactive", "c", "sh", "-c", "read x; echo $x"]]
+        [&["exec", "--interactive", "box", "cat"][..], &["exec", "--interactive", "box", "sh", "-c", "read x; echo $x"]]
     {
         let mut command = podman.command(flags);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
