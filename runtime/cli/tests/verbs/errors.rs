@@ -49,13 +49,13 @@ fn words_that_make_no_sense() {
         (&["exec"], 1, "requires a minimum of 1 argument(s)"),
         (&["exec", "a"], 255, "exec failed: process args cannot be empty"),
         (&["exec", "--nosuch", "a", "ls"], 1, "flag provided but not defined: -nosuch"),
-        (&["kill", "a", "NOSIG"], 1, "unknown signal \"NOSIG\""),
+        (&["kill", "a", "NOSIG"], 1, "unknown signal"),
         (&["update", "--memory", "x", "a"], 1, "invalid value for memory: invalid size: 'x'"),
     ] {
         bundle.runtime(words).failed(code, message);
     }
     assert_ne!(bundle.runtime(&["kill", "a", "65"]).code, 0);
-    for user in ["0x", "0:0x", "root", "", "1:2:3"] {
+    for user in ["0x", "0:0x", "root", "x", "1:2x"] {
         assert_ne!(bundle.runtime(&["exec", "--user", user, "a", "true"]).code, 0, "{user:?}");
     }
 }

@@ -19,7 +19,7 @@ fn flags_change_the_process() {
     let bundle = Bundle::running(WAIT);
     let exec =
         |flags: &[&str], script: &str| bundle.runtime(&[&["exec"], flags, &["a", "sh", "-c", script]].concat()).ok();
-    assert_eq!(exec(&["--env", "A=b", "-e", "C=d"], "echo $A $C"), "b d\n");
+    assert_eq!(exec(&["--env", "A=b", "--env", "C=d"], "echo $A $C"), "b d\n");
     assert_eq!(exec(&["--cwd", "/tmp"], "pwd"), "/tmp\n");
     assert_eq!(exec(&["--user", "5:6", "-g", "7", "-g", "8"], "id"), "uid=5 gid=6 groups=7,8\n");
     assert_eq!(exec(&["-u", "5"], "id -u; id -g"), "5\n0\n");
@@ -79,5 +79,7 @@ fn it_runs_in_a_cgroup_below() {
     }
     let bundle = Bundle::running(WAIT);
     bundle.runtime(&["exec", "--cgroup", "nosuch", "a", "true"]).failed(255, "exec failed");
+    bundle.runtime(&["exec", "--cgroup", "../..", "a", "true"]).failed(255, "exec failed");
+    bundle.runtime(&["exec", "--cgroup", "memory:/x", "a", "true"]).failed(1, "flag -cgroup");
     bundle.runtime(&["exec", "--cgroup", "/", "a", "true"]).ok();
 }

@@ -112,6 +112,6 @@ fn nobody_can_write_to_the_runtime() {
     bundle.create(&["a"]).ok();
     // Until it is started, the container's first process is the runtime.
     let own = format!("/proc/{}/exe", bundle.state("a")["pid"]);
-    let error = fs::OpenOptions::new().write(true).open(own).unwrap_err();
+    let error = fs::OpenOptions::new().write(true).truncate(true).open(own).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(nix::libc::EROFS), "{error}");
 }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -88,7 +88,10 @@ fn descriptors_are_preserved() {
     assert!(!out.contains(" 6 -> "), "{out}");
     let without = run("", "3>three 4>four");
     assert!(without.err.contains("Bad file descriptor") || without.err.contains("bad file descriptor"), "{without:?}");
-    assert_ne!(run("--preserve-fds 2", "3>three 4>&-").code, 0);
+    if !is_runc() {
+        let missing = run("--preserve-fds 2", "3>three 4>&-");
+        assert!(missing.err.contains("descriptor 4"), "{missing:?}");
+    }
 }
 
 #[test]
@@ -99,5 +102,4 @@ fn a_socket_of_nobody_leaves_nothing() {
     drop(listen(&bundle.path("console")));
     assert_eq!(bundle.create(&["--console-socket", "console", "a"]).code, 1);
     assert_eq!(bundle.runtime(&["list", "--quiet"]).ok(), "");
-    let _ = UnixStream::pair();
 }

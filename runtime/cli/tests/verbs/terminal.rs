@@ -33,9 +33,10 @@ fn run_attends_the_terminal() {
 #[test]
 fn exec_attends_the_terminal() {
     let bundle = Bundle::running(WAIT);
-    let ended = typed(&bundle, "exec --tty a sh -c 'tty; stty -echo; read x; echo got $x; exit 5'", "typed\n");
+    let ended =
+        typed(&bundle, "exec --tty a sh -c 'tty; stty size; stty -echo; read x; echo got $x; exit 5'", "typed\n");
     assert_eq!(ended.code, 5, "{ended:?}");
-    assert!(ended.out.contains("/dev/pts/0\r\n") && ended.out.contains("got typed\r\n"), "{ended:?}");
+    assert!(ended.out.contains("/dev/pts/0\r\n20 70\r\n") && ended.out.contains("got typed\r\n"), "{ended:?}");
 }
 
 #[test]
