@@ -122,6 +122,8 @@ pub struct Spawned {
     pub pidfd: OwnedFd,
     /// The master of its terminal, if its specification asks for one.
     pub terminal: Option<OwnedFd>,
+    /// What its specification asked for and could not be granted.
+    pub warnings: Vec<String>,
 }
 
 impl Runtime {

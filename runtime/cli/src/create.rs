@@ -21,7 +21,7 @@ pub(crate) fn set_up(host: &Host<'_>, args: &Create) -> Result<(Spawned, Option<
     let mut spawned = host.runtime.create(&args.id, &args.bundle, launch)?;
     match launch::announce(&args.launching, &mut spawned) {
         Ok(terminal) => {
-            host.warn_of(&args.id);
+            host.warn(&spawned);
             Ok((spawned, terminal))
         }
         Err(error) => {
@@ -32,11 +32,9 @@ pub(crate) fn set_up(host: &Host<'_>, args: &Create) -> Result<(Spawned, Option<
 }
 
 impl Host<'_> {
-    /// Tells what the container could not be granted. Told last: podman takes a log with a warning and an error for
-    /// none.
-    fn warn_of(&self, id: &str) {
-        for warning in self.runtime.state(id).map(|state| state.warnings).unwrap_or_default() {
-            self.log.warn(&warning);
-        }
+    /// Tells what a process could not be granted. Only of one that was made: podman takes a log with a warning and an
+    /// error for none.
+    pub(crate) fn warn(&self, spawned: &Spawned) {
+        spawned.warnings.iter().for_each(|warning| self.log.warn(warning));
     }
 }
