@@ -31,8 +31,14 @@ pub(crate) fn prepare(args: &Launching) -> Result<Launch, Error> {
         stdout: Some(copy(io::stdout().as_fd())?),
         stderr: Some(copy(io::stderr().as_fd())?),
     };
-    let preserved = preserved(activation_count() + args.preserve_fds)?;
-    Ok(Launch { stdio, preserved, pivot: !args.no_pivot, new_keyring: !args.no_new_keyring })
+    let activated = activation_count();
+    let preserved = preserved(activated + args.preserve_fds)?;
+    // The program finds the sockets as if it had been activated itself, as the first process that it is.
+    let environment = match activated {
+        0 => Vec::new(),
+        count => vec![format!("LISTEN_FDS={count}"), "LISTEN_PID=1".to_owned()],
+    };
+    Ok(Launch { stdio, preserved, environment, pivot: !args.no_pivot, new_keyring: !args.no_new_keyring })
 }
 
 /// How many sockets systemd's protocol passes to this very process (sd_listen_fds(3)).

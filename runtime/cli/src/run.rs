@@ -22,7 +22,12 @@ pub(crate) fn run(host: &Host<'_>, args: &Run) -> Result<u8, Error> {
     let outcome = go(host, args, &spawned, signals, terminal);
     match (&outcome, args.create.launching.detach, args.keep) {
         (Ok(_), true, _) | (_, _, true) => {}
-        _ => host.runtime.delete(&args.create.id).or_else(|error| if outcome.is_ok() { Err(error) } else { Ok(()) })?,
+        _ => match host.runtime.delete(&args.create.id) {
+            Ok(warnings) => host.warn(&warnings),
+            Err(error) if outcome.is_ok() => return Err(error.into()),
+            // What came first counts.
+            Err(_) => {}
+        },
     }
     outcome
 }
@@ -41,7 +46,7 @@ fn go(
     signals: Option<Signals>,
     terminal: Option<OwnedFd>,
 ) -> Result<u8, Error> {
-    host.runtime.start(&args.create.id)?;
+    host.warn(&host.runtime.start(&args.create.id)?);
     match signals {
         Some(signals) => foreground::attend(spawned, &signals, terminal).map_err(Error::Attend),
         None => Ok(0),

@@ -65,12 +65,13 @@ fn the_runtime_s_own_program_cannot_be_overwritten_by_way_of_proc() {
     assert_eq!((before.len(), before.mtime_nsec(), before.ino()), (after.len(), after.mtime_nsec(), after.ino()));
 }
 
-/// CVE-2016-9962.
+/// CVE-2016-9962. The program's own standard streams are no secret.
 #[test]
 fn a_process_that_joins_cannot_be_traced_or_robbed_before_it_runs_the_program() {
     let mut container = Container::new(
         "while :; do for p in /proc/[0-9]*; do [ $p = /proc/1 ] && continue; [ $p = /proc/$$ ] && continue; \
-         case $(readlink $p/exe) in /bin/*|'') ;; *) ls -l $p/fd 2> /dev/null | grep -- '->' >> /data/seen;; esac; done; done",
+         case $(readlink $p/exe) in /bin/*|'') ;; *) ls -l $p/fd 2> /dev/null | grep -- '[0-9][0-9]* ->' | \
+         grep -v ' [012] ->' >> /data/seen;; esac; done; done",
     );
     container.grant(&["CAP_SYS_PTRACE"]);
     let container = container.running();
