@@ -34,6 +34,9 @@ fn a_process_has_what_the_container_s_has() {
     });
     let container = container.running();
     let seen = seen(&container, &[]);
+    if lacks("crun < 1.9", "a process joins as root") {
+        return;
+    }
     assert_eq!((seen.uids, seen.gids, seen.groups), (vec![1000; 4], vec![1000; 4], vec![7]));
     assert_eq!((seen.folder.as_str(), seen.environment["COLOUR"].as_str()), ("/tmp", "blue"));
     assert_eq!(seen.limits["Max open files"].0, "1024");
@@ -71,7 +74,9 @@ fn options_change_the_process() {
     assert_eq!(seen(&container, &["--cwd", "/tmp"]).folder, "/tmp");
     let with = seen(&container, &["--env", "COLOUR=blue", "--env", "SIGN=a=b"]);
     assert_eq!((with.environment["COLOUR"].as_str(), with.environment["SIGN"].as_str()), ("blue", "a=b"));
-    assert_eq!(with.environment["PATH"], "/bin");
+    if !lacks("crun", "a variable takes the others away") {
+        assert_eq!(with.environment["PATH"], "/bin");
+    }
     let user = seen(&container, &["--user", "1000:10"]);
     assert_eq!((user.uids[0], user.gids[0]), (1000, 10));
     assert_eq!(seen(&container, &["--user", "1000"]).uids[0], 1000);
@@ -143,7 +148,10 @@ fn a_detached_process_runs_on_and_its_number_is_in_the_file() {
 fn a_process_that_is_waited_for_gets_the_signals_of_who_waits() {
     let container = Container::sleeper().running();
     let call = container
-        .exec_call(&[], &["/bin/sh", "-c", "trap 'exit 44' TERM; echo; while :; do sleep 1000 > /dev/null 2>&1 & wait; done"])
+        .exec_call(
+            &[],
+            &["/bin/sh", "-c", "trap 'exit 44' TERM; echo; while :; do sleep 1000 > /dev/null 2>&1 & wait; done"],
+        )
         .begin();
     until("the trap is set", || !call.out().is_empty());
     berth_runtime_tests::container::signal(call.pid(), nix::sys::signal::Signal::SIGTERM);

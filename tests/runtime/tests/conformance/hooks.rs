@@ -35,7 +35,7 @@ fn all_hooks_run_once_in_order_and_at_their_time() {
     let log = shared(&mut container);
     let order = log.join("order");
     for kind in KINDS {
-        let twice = [1, 2].map(|number| hook(&format!("echo {kind}{number} >> {}", order.display())));
+        let twice = [1, 2].map(|number| hook(&format!("cat > /dev/null; echo {kind}{number} >> {}", order.display())));
         container.spec["hooks"][kind] = json!(twice);
     }
     let at = |from: usize, to: usize| {
@@ -77,6 +77,9 @@ fn hooks_read_the_container_s_state() {
     for kind in KINDS {
         let text = read(&log, kind);
         let state: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{kind}: {error}: {text}"));
+        if kind == "startContainer" && lacks("crun", "tells of another bundle, and no process") {
+            continue;
+        }
         assert_eq!(state["id"], container.id, "{kind}: {state}");
         assert_eq!(state["bundle"], container.bundle().to_str().unwrap(), "{kind}: {state}");
         assert_eq!(state["annotations"]["org.example.colour"], "blue", "{kind}: {state}");
@@ -184,6 +187,20 @@ fn a_hook_has_its_arguments_and_its_environment_and_no_other() {
 }
 
 #[test]
+fn a_hook_need_not_read_the_state() {
+    if lacks("crun", "dies of a pipe that nobody reads") {
+        return;
+    }
+    // More than fits a pipe.
+    let container = Container::new("echo runs").with(|spec| {
+        spec["annotations"] = json!({ "long": "x".repeat(100_000) });
+        KINDS.iter().for_each(|kind| spec["hooks"][kind] = json!([hook("exec < /dev/null; true")]));
+    });
+    assert_eq!(container.output(), "runs");
+    container.verb("delete").ok();
+}
+
+#[test]
 fn a_hook_that_fails_before_the_program_runs_stops_the_container() {
     for kind in &KINDS[..4] {
         let container = Container::new("touch /data/ran").with(|spec| {
@@ -195,7 +212,7 @@ fn a_hook_that_fails_before_the_program_runs_stops_the_container() {
             let started = container.verb("start");
             container.wait();
             if started.code == 0 {
-                assert!(lacks("runc", "start does not wait for the container's own hooks"));
+                assert!(lacks("runc | crun", "start does not wait for the container's own hooks"));
             }
             format!("{}{}", started.err, container.err())
         } else {
@@ -233,7 +250,7 @@ fn a_hook_that_fails_later_stops_nothing() {
 
 #[test]
 fn after_a_failed_hook_the_ones_after_the_end_still_run() {
-    if lacks("runc < 1.2", "no poststop hooks after a failure of create") {
+    if lacks("runc < 1.2 | crun", "no poststop hooks after a failure of create") {
         return;
     }
     let mut container = Container::new("true");

@@ -115,7 +115,7 @@ fn a_paused_container_stands_still_until_it_is_resumed() {
     let before = used();
     container.verb("state").ok();
     assert_eq!(used(), before, "it ran on");
-    container.verb("pause").refused();
+    assert!(container.verb("pause").code != 0 || lacks("crun", "pausing twice is no error"));
     container.verb("resume").ok();
     assert_eq!(container.status(), "running");
     until("it runs again", || used() != before);
