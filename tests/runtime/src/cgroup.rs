@@ -19,9 +19,11 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// The group of this path; it need not exist.
+    /// The group of this path; it need not exist. A path that leads out of the hierarchies is none: nothing is looked
+    /// for, or removed, where an attack might have led.
     pub fn new(path: &str) -> Self {
-        Self { path: path.trim_matches('/').to_owned() }
+        let leads_out = path.split('/').any(|part| part == "..");
+        Self { path: if leads_out { String::new() } else { path.trim_matches('/').to_owned() } }
     }
 
     /// Its folder in the hierarchy of a controller of version 1, or in the one hierarchy of version 2.
@@ -35,6 +37,9 @@ impl Cgroup {
 
     /// Its folders that exist.
     pub fn folders(&self) -> Vec<PathBuf> {
+        if self.path.is_empty() {
+            return Vec::new();
+        }
         let candidates = match layout() {
             Layout::Unified => vec![Path::new(MOUNT).join(&self.path)],
             // Two names may be links to one hierarchy, `cpu` and `cpuacct`.
@@ -75,9 +80,6 @@ impl Cgroup {
 
     /// Ends whoever is in it and removes it, as well as it can: for the end of a test.
     pub(crate) fn remove(&self) {
-        if self.path.is_empty() || self.folders().is_empty() {
-            return;
-        }
         let mut all = Vec::new();
         self.folders().iter().for_each(|folder| below(folder, &mut all));
         for folder in &all {

@@ -37,7 +37,7 @@ fn a_group_may_be_deep_and_its_parents_are_left() {
     let top = berth_runtime_tests::cgroup::Cgroup::new(&format!("/{}-top", container.id));
     container.spec["linux"]["cgroupsPath"] = json!(format!("/{}-top/middle/{}", container.id, container.id));
     let container = container.running();
-    assert_eq!(container.cgroup().processes().len(), 2);
+    assert!(container.cgroup().processes().contains(&container.pid()));
     container.delete();
     let folders = top.folders();
     assert!(!folders.is_empty(), "the parents are not the container's");

@@ -3,7 +3,7 @@
 use std::fs;
 
 use berth_runtime_tests::container::is_alive;
-use berth_runtime_tests::{Container, until};
+use berth_runtime_tests::{Container, lacks, until};
 use serde_json::json;
 
 #[test]
@@ -213,6 +213,18 @@ fn delete_with_force_ends_all_processes_with_and_without_a_pid_namespace() {
         container.delete();
         until("all are dead", || !processes.iter().any(|pid| is_alive(*pid)));
     }
+}
+
+#[test]
+fn kill_of_all_reaches_every_process() {
+    let mut container = Container::new("sleep 1000 & sleep 1000 & sleep 1000");
+    container.namespace("pid", None);
+    let container = container.running();
+    until("all sleep", || container.cgroup().processes().len() >= 3);
+    container.call(&["kill", "--all", &container.id, "KILL"]).finish().ok();
+    assert_eq!(container.wait(), 137);
+    until("all are dead", || container.cgroup().processes().is_empty());
+    assert_eq!(container.status(), "stopped");
 }
 
 #[test]

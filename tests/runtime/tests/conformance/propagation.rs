@@ -37,7 +37,7 @@ fn mounts_go_the_ways_that_the_option_opens() {
             assert!(!shared.path.join("own/mark").exists());
         }
         drop(host);
-        assert_eq!(container.exec("ls /data/host/mark").code == 0, into && !into, "{option}: unmounting");
+        assert_ne!(container.exec("ls /data/host/mark").code, 0, "{option}: unmounting");
         container.delete();
         drop(shared);
     };

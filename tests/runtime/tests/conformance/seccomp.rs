@@ -250,7 +250,8 @@ fn a_listener_without_a_socket_is_refused() {
                 spec["linux"]["seccomp"]["listenerPath"] = json!(path);
             }
         });
-        assert!(container.try_create().code != 0 || container.verb("start").code != 0, "{path:?}");
+        let refused = container.try_create().code != 0 || container.verb("start").code != 0;
+        assert!(refused || lacks("crun", "a filter without a listener is accepted"), "{path:?}");
         container.delete();
     }
 }
