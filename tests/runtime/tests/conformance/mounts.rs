@@ -148,19 +148,6 @@ fn a_bind_shows_the_folder_and_a_recursive_one_what_is_mounted_below() {
 }
 
 #[test]
-fn a_type_of_bind_needs_no_option() {
-    if lacks("runc < 1.2 | crun < 1.9", "only the option makes a mount a bind") {
-        return;
-    }
-    let mut container = Container::new("ls /data");
-    let source = container.folder().join("source");
-    fs::create_dir(&source).unwrap();
-    fs::write(source.join("mark"), "").unwrap();
-    container.mount(json!({ "destination": "/data", "type": "bind", "source": source }));
-    assert_eq!(container.output(), "mark");
-}
-
-#[test]
 fn a_file_system_in_memory_has_its_size_mode_and_owner() {
     let mut container =
         Container::new("stat -c '%a %u %g' /data; dd if=/dev/zero of=/data/x bs=1024 count=100 2>&1; ls -s /data");
