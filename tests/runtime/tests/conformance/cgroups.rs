@@ -77,7 +77,8 @@ fn a_container_without_a_path_has_a_group_all_the_same() {
 #[test]
 fn the_container_s_group_is_its_root_of_the_mounted_hierarchies() {
     let container = Container::new(
-        "cat /sys/fs/cgroup/pids/cgroup.procs /sys/fs/cgroup/cgroup.procs 2> /dev/null; ls -d /sys/fs/cgroup/*/suite-*; mkdir /sys/fs/cgroup/pids/x /sys/fs/cgroup/x",
+        "cat /sys/fs/cgroup/pids/cgroup.procs /sys/fs/cgroup/cgroup.procs 2> /dev/null; \
+         ls -d /sys/fs/cgroup/*/suite-*; mkdir /sys/fs/cgroup/pids/x /sys/fs/cgroup/x",
     );
     let outcome = container.run();
     assert!(outcome.out.lines().any(|line| line == "1"), "{}", outcome.text());
@@ -88,7 +89,8 @@ fn the_container_s_group_is_its_root_of_the_mounted_hierarchies() {
 #[test]
 fn hierarchies_are_shown_without_a_namespace_too_and_cannot_be_changed() {
     let mut container = Container::new(
-        "cat /sys/fs/cgroup/pids/cgroup.procs /sys/fs/cgroup/cgroup.procs 2> /dev/null; mkdir /sys/fs/cgroup/pids/x; mkdir /sys/fs/cgroup/x",
+        "cat /sys/fs/cgroup/pids/cgroup.procs /sys/fs/cgroup/cgroup.procs 2> /dev/null; \
+         mkdir /sys/fs/cgroup/pids/x; mkdir /sys/fs/cgroup/x",
     );
     container.namespace("cgroup", None);
     let outcome = container.run();

@@ -104,7 +104,10 @@ fn a_process_can_give_up_new_privileges_by_itself() {
 fn a_process_of_the_configuration_s_kind_is_all_its_own() {
     let container = Container::sleeper().running();
     let process = |change: &dyn Fn(&mut Value)| {
-        let mut process = json!({ "args": ["/bin/probe", "a b"], "cwd": "/etc", "env": ["ONLY=this"], "user": { "uid": 1000, "gid": 10, "additionalGids": [20] } });
+        let mut process = json!({
+            "args": ["/bin/probe", "a b"], "cwd": "/etc", "env": ["ONLY=this"],
+            "user": { "uid": 1000, "gid": 10, "additionalGids": [20] },
+        });
         change(&mut process);
         report(&container.exec_process(&process).ok())
     };
@@ -114,13 +117,16 @@ fn a_process_of_the_configuration_s_kind_is_all_its_own() {
     assert!(!seen.environment.contains_key("PATH") && seen.environment["ONLY"] == "this", "{:?}", seen.environment);
     let limits = process(&|process| {
         process["rlimits"] = json!([
-            { "type": "RLIMIT_NOFILE", "soft": 100, "hard": 200 }, { "type": "RLIMIT_FSIZE", "soft": 100_000, "hard": 200_000 },
+            { "type": "RLIMIT_NOFILE", "soft": 100, "hard": 200 },
+            { "type": "RLIMIT_FSIZE", "soft": 100_000, "hard": 200_000 },
         ]);
         process["noNewPrivileges"] = json!(true);
         process["oomScoreAdj"] = json!(900);
         process["user"] = json!({ "uid": 0, "gid": 0, "umask": 0o077 });
         let both = json!(["CAP_KILL", "CAP_CHOWN"]);
-        process["capabilities"] = json!({ "bounding": both, "effective": both, "permitted": both, "inheritable": both, "ambient": ["CAP_KILL"] });
+        process["capabilities"] = json!({
+            "bounding": both, "effective": both, "permitted": both, "inheritable": both, "ambient": ["CAP_KILL"],
+        });
     });
     assert_eq!(limits.limits["Max file size"], ("100000".to_owned(), "200000".to_owned()));
     if !lacks("runc < 1.2", "its language's run time raises the limit of open files") {

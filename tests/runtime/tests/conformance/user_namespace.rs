@@ -67,7 +67,8 @@ fn the_usual_mounts_and_devices_are_there_and_the_container_s_root_owns_its_name
 #[test]
 fn capabilities_hold_inside_alone() {
     let mut container = mapped(Container::new(
-        "hostname other && hostname; ip link set lo mtu 1400 && cat /sys/class/net/lo/mtu; mknod /tmp/x c 1 3 || echo no node; \
+        "hostname other && hostname; ip link set lo mtu 1400 && cat /sys/class/net/lo/mtu; \
+         mknod /tmp/x c 1 3 || echo no node; \
          chown 5 /data/machine || echo no change",
     ));
     fs::write(container.rootfs().join("data/machine"), "").unwrap();
