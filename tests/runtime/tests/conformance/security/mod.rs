@@ -20,7 +20,7 @@ struct Outside(tempfile::TempDir);
 
 impl Outside {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::Builder::new().prefix("suite-outside-").tempdir().unwrap();
         fs::write(folder.path().join("file"), "untouched").unwrap();
         Self(folder)
     }
