@@ -9,6 +9,7 @@ use crate::args::Run;
 use crate::create;
 use crate::error::Error;
 use crate::foreground::{self, Signals};
+use crate::relay::Relay;
 use berth_runtime::Spawned;
 
 /// Runs a container and, unless detached, stays with it to its end. Returns its program's code.
@@ -46,9 +47,11 @@ fn go(
     signals: Option<Signals>,
     terminal: Option<OwnedFd>,
 ) -> Result<u8, Error> {
+    // Before the program looks at its size.
+    let relay = terminal.map(Relay::begin).transpose().map_err(Error::Attend)?;
     host.warn(&host.runtime.start(&args.create.id)?);
     match signals {
-        Some(signals) => foreground::attend(spawned, &signals, terminal).map_err(Error::Attend),
+        Some(signals) => foreground::attend(spawned, &signals, relay).map_err(Error::Attend),
         None => Ok(0),
     }
 }

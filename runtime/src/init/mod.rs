@@ -118,11 +118,17 @@ impl<'a> Init<'a> {
         let _ = nix::sys::prctl::set_dumpable(false);
         umask(Mode::empty());
         let plan = self.plan;
+        let execution = plan.setup.len() + plan.finish.len();
         self.walk(&plan.setup, 0, None);
+        // Who creates a container hears that there is no such program, as of other runtimes: some clients look there
+        // only.
+        if let Err(errno) = plan.program.look_for() {
+            self.fail(execution, errno, None);
+        }
         let connection = self.wait_for_start();
         self.walk(&plan.finish, plan.setup.len(), connection.as_ref());
         let errno = plan.program.execute();
-        self.fail(plan.setup.len() + plan.finish.len(), errno, connection.as_ref())
+        self.fail(execution, errno, connection.as_ref())
     }
 
     fn walk(&mut self, steps: &[Step], first: usize, connection: Option<&OwnedFd>) {
