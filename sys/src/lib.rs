@@ -19,6 +19,7 @@
 //! | [`proc`] | what `/proc` tells about one process |
 //! | [`process`] | pidfds, waiting, adoption of orphans |
 //! | [`rlimit`] | resource limits |
+//! | [`scratch`] | room for work that comes and goes |
 //! | [`seccomp`] | a filter loaded |
 //! | [`signal`] | signals back at their defaults |
 //! | [`socket`] | local packet sockets that carry descriptors |
@@ -45,6 +46,7 @@ pub mod presence;
 pub mod proc;
 pub mod process;
 pub mod rlimit;
+pub mod scratch;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;

@@ -1,16 +1,14 @@
 //! What the shim keeps about one container.
 
 use std::collections::BTreeMap;
-use std::io::{PipeReader, Read};
 use std::time::Instant;
 
 use berth_runtime::shim::protocol::{ContainerState, ExitRecord};
 use jiff::Timestamp;
 
 use crate::clients::Asker;
-use crate::line::Lines;
-use crate::log::{Log, Stream};
 use crate::oom::Watch;
+use crate::output::Output;
 
 /// Where a container is in its life.
 ///
@@ -80,53 +78,5 @@ impl Container {
             Life::Draining { until, .. } => Some(*until),
             Life::Ended { unwritten, .. } => *unwritten,
         }
-    }
-}
-
-/// A container's output on its way to its log.
-#[derive(Debug)]
-pub(crate) struct Output {
-    pub(crate) log: Log,
-    pub(crate) stdout: Option<Source>,
-    pub(crate) stderr: Option<Source>,
-}
-
-/// The reading end of one stream, and its unfinished line.
-#[derive(Debug)]
-pub(crate) struct Source {
-    pub(crate) pipe: PipeReader,
-    lines: Lines,
-}
-
-impl Source {
-    /// A stream that comes through `pipe`.
-    pub(crate) fn new(pipe: PipeReader) -> Self {
-        Self { pipe, lines: Lines::default() }
-    }
-}
-
-impl Output {
-    /// Logs what one read gives, through `buffer`. Gives the pipe back when the stream has ended.
-    pub(crate) fn advance(&mut self, stream: Stream, buffer: &mut [u8]) -> Option<PipeReader> {
-        let slot = match stream {
-            Stream::Stdout => &mut self.stdout,
-            Stream::Stderr => &mut self.stderr,
-        };
-        let source = slot.as_mut()?;
-        let stamp = format!("{:.9}", Timestamp::now());
-        let log = &mut self.log;
-        let ended = match source.pipe.read(buffer) {
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => false,
-            Ok(count) if count > 0 => {
-                source.lines.feed(&buffer[..count], |tag, head, tail| log.add(&stamp, stream, tag, head, tail));
-                false
-            }
-            _ => {
-                source.lines.finish(|tag, head, tail| log.add(&stamp, stream, tag, head, tail));
-                true
-            }
-        };
-        log.flush();
-        if ended { slot.take().map(|source| source.pipe) } else { None }
     }
 }

@@ -17,12 +17,14 @@ use nix::unistd::Pid;
 use serde::Deserialize;
 
 use crate::clients::Asker;
-use crate::container::{Container, Life, Output, Source};
+use crate::container::{Container, Life};
+use crate::entry::Stream;
 use crate::fault::{failed, fault, runtime_fault};
 use crate::limits::{CONTAINERS_MAX, EXECS_MAX, ID_BYTES_MAX};
-use crate::log::{Log, Stream};
+use crate::log::Log;
 use crate::note::note;
 use crate::oom::Watch;
+use crate::output::{Output, Source};
 use crate::record;
 use crate::shim::Shim;
 use crate::wake::Wake;
@@ -36,20 +38,31 @@ struct Addressed {
     id: u64,
 }
 
+/// A packet that makes no sense: to which question, as far as it tells, and why.
+#[derive(Debug)]
+pub(crate) struct Unread {
+    id: u64,
+    message: String,
+}
+
+/// Reads a packet; `None` stands for one that was cut off.
+pub(crate) fn read_request(packet: Option<&[u8]>) -> Result<Request, Unread> {
+    let Some(packet) = packet else {
+        let message = "the packet is too long or carries too many descriptors".into();
+        return Err(Unread { id: 0, message });
+    };
+    serde_json::from_slice::<Request>(packet).map_err(|error| Unread {
+        id: serde_json::from_slice::<Addressed>(packet).map_or(0, |addressed| addressed.id),
+        message: format!("the packet is no request: {error}"),
+    })
+}
+
 impl Shim {
-    /// Does what one packet asks for and answers it; `None` stands for a packet that was cut off.
-    pub(crate) fn handle_request(&mut self, client: u32, packet: Option<&[u8]>, fds: Vec<OwnedFd>) {
-        let invalid = |message: String| fault(FaultKind::Invalid, message);
-        let (id, outcome) = match packet.map(serde_json::from_slice::<Request>) {
-            Some(Ok(request)) => {
-                let asker = Asker { client, id: request.id };
-                (request.id, self.call(asker, request.call, fds))
-            }
-            Some(Err(error)) => {
-                let id = packet.and_then(|packet| serde_json::from_slice::<Addressed>(packet).ok());
-                (id.map_or(0, |addressed| addressed.id), Err(invalid(format!("the packet is no request: {error}"))))
-            }
-            None => (0, Err(invalid("the packet is too long or carries too many descriptors".into()))),
+    /// Does what a client asks for and answers it.
+    pub(crate) fn handle_request(&mut self, client: u32, request: Result<Request, Unread>, fds: Vec<OwnedFd>) {
+        let (id, outcome) = match request {
+            Ok(request) => (request.id, self.call(Asker { client, id: request.id }, request.call, fds)),
+            Err(Unread { id, message }) => (id, Err(fault(FaultKind::Invalid, message))),
         };
         let result = match outcome {
             Ok(Some(answer)) => Ok(answer),
@@ -117,7 +130,6 @@ impl Shim {
             deleters: Vec::new(),
         };
         self.containers.insert(number, container);
-        berth_sys::daemon::give_memory_back();
         if let Err(error) = watched {
             // Without an eye on its output it would block sooner or later.
             let _ = self.forget_container(number);
@@ -197,7 +209,6 @@ impl Shim {
                 note(format_args!("{} bytes of the output of {id} were lost", output.log.lost()));
             }
         }
-        berth_sys::daemon::give_memory_back();
         Ok(Answer::Done)
     }
 
@@ -228,7 +239,6 @@ impl Shim {
         let spawned =
             self.runtime.exec(id, process, stdio).map_err(|error| runtime_fault("executing in", id, &error))?;
         container.execs.insert(exec, spawned.pid);
-        berth_sys::daemon::give_memory_back();
         Ok(Answer::Executed { pid: spawned.pid })
     }
 
@@ -285,7 +295,8 @@ fn open_output(spec: LogSpec) -> Result<(Option<Output>, Stdio), Fault> {
         Ok((reader, writer.into()))
     };
     let ((stdout, stdout_end), (stderr, stderr_end)) = (pipe()?, pipe()?);
-    let output = Output { log, stdout: Some(Source::new(stdout)), stderr: Some(Source::new(stderr)) };
+    let source = |pipe| Source::new(pipe).map_err(|error| failed("making a pipe for output", &error));
+    let output = Output { log, stdout: Some(source(stdout)?), stderr: Some(source(stderr)?) };
     Ok((Some(output), Stdio { stdin: None, stdout: Some(stdout_end), stderr: Some(stderr_end) }))
 }
 

@@ -11,7 +11,8 @@
 //! | `sandbox` | the shared namespaces |
 //! | `shim`, `wake` | the loop, and what can wake it |
 //! | `clients`, `control`, `fault` | who is connected, what they ask for, what they are told |
-//! | `container`, `line`, `log`, `oom` | one container: its life, its output, its memory |
+//! | `container`, `oom` | one container: its life, its memory |
+//! | `output`, `line`, `entry`, `log` | its output: read, cut into lines, formatted, kept |
 //! | `reaper`, `record` | the ends of processes, and what is kept of them |
 //! | `shutdown` | the shim's own end |
 #![forbid(unsafe_code)]
@@ -19,6 +20,7 @@
 mod clients;
 mod container;
 mod control;
+mod entry;
 mod fault;
 mod launch;
 mod limits;
@@ -26,6 +28,7 @@ mod line;
 mod log;
 mod note;
 mod oom;
+mod output;
 mod reaper;
 mod record;
 mod sandbox;

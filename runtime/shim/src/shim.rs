@@ -8,15 +8,19 @@ use std::time::{Duration, Instant};
 
 use berth_runtime::Runtime;
 use berth_runtime::shim::protocol::{PACKET_BYTES_MAX, SandboxSpec};
+use berth_sys::daemon;
 use berth_sys::epoll::{Interest, Poller, Ready};
+use berth_sys::scratch::Scratch;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::clients::Clients;
 use crate::container::{Container, Life};
-use crate::limits::{ACCEPT_RETRY_TIME, READ_BYTES_MAX, REQUESTS_PER_TURN_MAX};
-use crate::log::Stream;
+use crate::control::read_request;
+use crate::entry::Stream;
+use crate::limits::{ACCEPT_RETRY_TIME, QUIET_READ_BYTES, REQUESTS_PER_TURN_MAX, REST_AFTER};
 use crate::note::note;
+use crate::output::{Progress, ROOM_BYTES};
 use crate::sandbox::Sandbox;
 use crate::shutdown::Ending;
 use crate::wake::Wake;
@@ -38,7 +42,9 @@ pub(crate) struct Shim {
     listener: OwnedFd,
     accept_again: Option<Instant>,
     /// For everything that is read, one at a time.
-    buffer: Vec<u8>,
+    room: Scratch,
+    /// When to give back the memory of the work that was done, if none comes before.
+    rest_at: Option<Instant>,
 }
 
 impl Shim {
@@ -61,7 +67,8 @@ impl Shim {
             signals,
             listener,
             accept_again: None,
-            buffer: vec![0; PACKET_BYTES_MAX],
+            room: Scratch::new(ROOM_BYTES)?,
+            rest_at: Some(Instant::now() + REST_AFTER),
         })
     }
 
@@ -114,24 +121,33 @@ impl Shim {
     }
 
     fn serve(&mut self, client: u32) {
-        let mut buffer = std::mem::take(&mut self.buffer);
         for _ in 0..REQUESTS_PER_TURN_MAX {
-            let Some(got) = self.clients.receive(&self.poller, client, &mut buffer) else { break };
-            let packet = (!got.truncated).then_some(&buffer[..got.len]);
-            self.handle_request(client, packet, got.fds);
+            let buffer = &mut self.room[..PACKET_BYTES_MAX];
+            let Some(got) = self.clients.receive(&self.poller, client, buffer) else { break };
+            let request = read_request((!got.truncated).then_some(&buffer[..got.len]));
+            self.handle_request(client, request, got.fds);
         }
-        self.buffer = buffer;
+        self.rest_later();
     }
 
     fn log_output(&mut self, number: u32, stream: Stream) {
         let Some(container) = self.containers.get_mut(&number) else { return };
         let Some(output) = &mut container.output else { return };
-        if let Some(pipe) = output.advance(stream, &mut self.buffer[..READ_BYTES_MAX]) {
-            let _ = self.poller.forget(&pipe);
-            if matches!(container.life, Life::Draining { .. }) && container.is_drained() {
-                self.settle(number);
+        match output.advance(stream, &mut self.room) {
+            Progress::Bytes(count) if count > QUIET_READ_BYTES => self.rest_later(),
+            Progress::Bytes(_) => {}
+            Progress::Ended(pipe) => {
+                let _ = self.poller.forget(&pipe);
+                if matches!(container.life, Life::Draining { .. }) && container.is_drained() {
+                    self.settle(number);
+                }
             }
         }
+    }
+
+    /// Work was done that leaves memory behind.
+    fn rest_later(&mut self) {
+        self.rest_at = Some(Instant::now() + REST_AFTER);
     }
 
     /// The time until the next deadline; none on an idle shim, which then makes no wake-ups.
@@ -139,13 +155,18 @@ impl Shim {
         let containers = self.containers.values();
         let soonest = containers
             .flat_map(|container| [container.deadline(), container.oom.as_ref().and_then(|watch| watch.again())])
-            .chain([self.accept_again, self.ending.as_ref().map(|ending| ending.until)])
+            .chain([self.accept_again, self.rest_at, self.ending.as_ref().map(|ending| ending.until)])
             .flatten()
             .min()?;
         Some(soonest.saturating_duration_since(Instant::now()))
     }
 
     fn meet_deadlines(&mut self, now: Instant) {
+        if self.rest_at.is_some_and(|at| at <= now) {
+            self.rest_at = None;
+            self.room.release();
+            daemon::give_memory_back();
+        }
         if self.accept_again.is_some_and(|at| at <= now) {
             self.accept_again = None;
             let _ = self.poller.change(&self.listener, Interest::Read, Wake::Listener.token());

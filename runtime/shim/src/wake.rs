@@ -1,6 +1,6 @@
 //! The closed list of what can wake the shim, and the number by which the kernel tells each.
 
-use crate::log::Stream;
+use crate::entry::Stream;
 
 /// A descriptor that became ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

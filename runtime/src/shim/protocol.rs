@@ -159,10 +159,26 @@ pub enum Call {
 pub struct LogSpec {
     /// The file; rotated ones stand beside it as `<path>.<UTC time>`.
     pub path: PathBuf,
-    /// Rotate when the file would grow beyond this many bytes.
+    /// Rotate when the file would grow beyond this many bytes; 0 is never. Absent: [`LOG_BYTES_MAX_DEFAULT`].
+    #[serde(default = "default_log_bytes")]
     pub max_bytes: u64,
-    /// Keep at most this many files, the current one among them.
+    /// Keep at most this many files, the current one among them. Absent: [`LOG_FILES_MAX_DEFAULT`].
+    #[serde(default = "default_log_files")]
     pub max_files: u32,
+}
+
+/// The size of a log file where [`LogSpec`] does not say it: 10 MiB, as the kubelet's `containerLogMaxSize`.
+pub const LOG_BYTES_MAX_DEFAULT: u64 = 10 * 1024 * 1024;
+
+/// How many files a log has where [`LogSpec`] does not say it, as the kubelet's `containerLogMaxFiles`.
+pub const LOG_FILES_MAX_DEFAULT: u32 = 5;
+
+fn default_log_bytes() -> u64 {
+    LOG_BYTES_MAX_DEFAULT
+}
+
+fn default_log_files() -> u32 {
+    LOG_FILES_MAX_DEFAULT
 }
 
 /// What a shim answers.
@@ -299,4 +315,19 @@ pub enum FaultKind {
     BadCommand,
     /// The kernel refused, or the runtime failed.
     Failed,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_limited_unless_it_says_otherwise() {
+        let log = |text| serde_json::from_str::<LogSpec>(text).unwrap();
+        let path = || PathBuf::from("/l");
+        let defaults = LogSpec { path: path(), max_bytes: 10 << 20, max_files: 5 };
+        assert_eq!(log(r#"{"path":"/l"}"#), defaults);
+        let told = LogSpec { path: path(), max_bytes: 0, max_files: 1 };
+        assert_eq!(log(r#"{"path":"/l","maxBytes":0,"maxFiles":1}"#), told);
+    }
 }

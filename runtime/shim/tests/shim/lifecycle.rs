@@ -140,7 +140,7 @@ fn a_sandbox_that_cannot_be_made_says_why_and_leaves_nothing() {
     modes.namespaces.net = NamespaceMode::Container;
     for (spec, word) in [(bad, "vm.swappiness"), (late, "net.ipv4.nonexistent"), (modes, "namespaces.net")] {
         let pod = Pod::unstarted(spec);
-        let error = client::start_shim(Pod::program(), &pod.dir, &pod.spec).unwrap_err().to_string();
+        let error = client::start_shim(&Pod::program(), &pod.dir, &pod.spec).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
         eventually("the failed shim is gone", || client::living(&pod.dir).unwrap().is_none());
         assert!(pod.mounts().is_empty() && !pod.dir.join("ns").exists());
@@ -152,7 +152,7 @@ fn a_sandbox_that_cannot_be_made_says_why_and_leaves_nothing() {
 #[test]
 fn a_second_shim_for_a_sandbox_is_refused() {
     let pod = Pod::start();
-    let error = client::start_shim(Pod::program(), &pod.dir, &pod.spec).unwrap_err().to_string();
+    let error = client::start_shim(&Pod::program(), &pod.dir, &pod.spec).unwrap_err().to_string();
     assert!(error.contains("shim.lock"), "{error}");
     assert!(matches!(client::reap_dead(&pod.dir), Err(Error::Alive { pid, .. }) if pid == pod.shim_pid()));
     pod.connect().state();

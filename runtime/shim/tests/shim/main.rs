@@ -10,6 +10,7 @@ mod exec;
 mod faults;
 mod lifecycle;
 mod logs;
+mod measure;
 mod memory;
 mod pids;
 mod pod;
