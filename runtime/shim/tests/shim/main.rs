@@ -8,6 +8,7 @@
 
 mod exec;
 mod faults;
+mod idle;
 mod lifecycle;
 mod logs;
 mod measure;
