@@ -153,7 +153,7 @@ impl Foreign {
     }
 
     /// The program, in the first folder that has it.
-    fn find(&self, dirs: &Dirs) -> Result<PathBuf, Error> {
+    pub(crate) fn find(&self, dirs: &Dirs) -> Result<PathBuf, Error> {
         dirs.bin.iter().map(|folder| folder.join(&self.kind)).find(|path| path.is_file()).ok_or_else(|| {
             let folders: Vec<_> = dirs.bin.iter().map(|folder| folder.display().to_string()).collect();
             let searched =

@@ -82,6 +82,14 @@ impl Network {
         })
     }
 
+    /// What is wrong with a list of which a plugin is neither built in nor installed, such as one that another tool left.
+    pub fn missing_plugin(&self) -> Option<Error> {
+        self.list.plugins.iter().find_map(|plugin| match plugin {
+            builtin::Plugin::Foreign(foreign) => foreign.find(&self.dirs).err(),
+            _ => None,
+        })
+    }
+
     /// The list of the built-in network: bridge with host-local addresses and masquerade, portmap, loopback.
     pub fn builtin(
         name: &str,

@@ -86,6 +86,18 @@ fn the_first_list_of_a_folder_counts_and_its_errors_name_the_file() {
 }
 
 #[test]
+fn a_list_whose_plugin_is_not_installed_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut list = list();
+    list["plugins"].as_array_mut().unwrap().push(json!({"type": "a-firewall"}));
+    let dirs = Dirs { bin: vec![folder.path().to_owned()], ..dirs() };
+    let network = Network::parse(list.to_string().as_bytes(), dirs).unwrap();
+    assert!(network.missing_plugin().unwrap().to_string().contains("a-firewall"));
+    std::fs::write(folder.path().join("a-firewall"), "").unwrap();
+    assert!(network.missing_plugin().is_none());
+}
+
+#[test]
 fn ranges_of_the_built_in_network_are_checked_too() {
     let make = |range: &str| Network::builtin("pods", "br0", &[range.parse().unwrap()], Some(1400), dirs());
     make("10.0.0.0/24").unwrap();

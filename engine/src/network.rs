@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Once, PoisonError, RwLock};
 
 use berth_cni::{Attachment, Dirs, Network};
 use berth_sys::file::{self, Durability};
@@ -29,6 +29,8 @@ pub(crate) struct Networks {
     /// Held shared by whoever attaches a sandbox, alone by whoever frees what no sandbox has: else a sandbox that is
     /// attached after the others were counted would lose its address.
     attaching: RwLock<()>,
+    /// That a list was passed over is told once.
+    passed_over: Once,
 }
 
 impl Networks {
@@ -37,7 +39,8 @@ impl Networks {
         let dirs = Dirs { state: config.state_dir.join("cni"), bin: config.cni_bin_dirs.clone() };
         let memory = config.state_dir.join("network.json");
         let (builtin, attaching) = Default::default();
-        let networks = Self { conf_dir: config.cni_conf_dir.clone(), dirs, memory, builtin, attaching };
+        let passed_over = Once::new();
+        let networks = Self { conf_dir: config.cni_conf_dir.clone(), dirs, memory, builtin, attaching, passed_over };
         let remembered = std::fs::read(&networks.memory).ok().and_then(|text| serde_json::from_slice(&text).ok());
         if let Some(Err(error)) = remembered.map(|network| networks.use_builtin(&network)) {
             tracing::warn!(%error, "the pod network of the last time cannot be used");
@@ -62,18 +65,29 @@ impl Networks {
         Ok(())
     }
 
-    /// The network to use now.
+    /// The network to use now. Who installs a network installs its plugins before its list: a list without them is
+    /// another tool's (podman's package leaves one), and passed over.
     pub(crate) fn current(&self) -> Result<Arc<Network>, String> {
-        if let Some(foreign) = Network::first_in(&self.conf_dir, self.dirs.clone()).map_err(|error| chain(&error))? {
-            return Ok(Arc::new(foreign));
-        }
         let builtin = self.builtin.read().unwrap_or_else(PoisonError::into_inner).clone();
-        builtin.ok_or_else(|| {
-            format!(
+        let foreign = Network::first_in(&self.conf_dir, self.dirs.clone()).map_err(|error| chain(&error))?;
+        match (foreign, builtin) {
+            (Some(foreign), Some(builtin)) => match foreign.missing_plugin() {
+                Some(error) => {
+                    self.passed_over.call_once(|| {
+                        let (folder, network) = (self.conf_dir.display(), foreign.name());
+                        tracing::warn!("the network {network:?} of {folder} is passed over: {}", chain(&error));
+                    });
+                    Ok(builtin)
+                }
+                None => Ok(Arc::new(foreign)),
+            },
+            (Some(foreign), None) => Ok(Arc::new(foreign)),
+            (None, Some(builtin)) => Ok(builtin),
+            (None, None) => Err(format!(
                 "no pod network: the node has no pod range yet and {} has no configuration list",
                 self.conf_dir.display()
-            )
-        })
+            )),
+        }
     }
 
     /// Gives a sandbox its interface and tells its addresses.

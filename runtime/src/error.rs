@@ -59,6 +59,14 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// A hook failed.
+    #[error("hook {name} failed")]
+    Hook {
+        /// Its program and its field.
+        name: String,
+        /// `ETIMEDOUT`: it took too long; `ECANCELED`: it exited with another code than 0.
+        source: io::Error,
+    },
     /// Everything was set up, but the program could not be executed.
     #[error("cannot execute {path:?}: {errno}")]
     Exec {

@@ -7,14 +7,21 @@
 #![forbid(unsafe_code)]
 
 mod container;
+mod conversation;
+mod create;
 mod error;
+mod exec;
+mod features;
+mod hooks;
 mod init;
 mod limits;
+mod net_device;
 mod plan;
 mod seccomp;
 pub mod shim;
 mod spec;
 mod state;
+mod stats;
 mod sync;
 mod update;
 
@@ -22,14 +29,28 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use berth_sys::cgroup::Cgroup;
+use oci_spec::runtime::{LinuxResources, Process, Spec};
 
 pub use error::Error;
+pub use features::features;
 pub use state::{State, Status};
+pub use stats::Stats;
+
+/// The version of the OCI runtime specification that this runtime keeps.
+pub const OCI_VERSION: &str = "1.3.0";
 
 /// The runtime: containers whose state lies below one folder.
 #[derive(Debug, Clone)]
 pub struct Runtime {
     root: PathBuf,
+    settings: Settings,
+}
+
+/// What holds for every container of a runtime.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Whether `linux.cgroupsPath` is systemd's `slice:prefix:name`, not a path.
+    pub systemd_cgroup: bool,
 }
 
 /// The standard streams of a process; an absent one is `/dev/null`.
@@ -43,6 +64,55 @@ pub struct Stdio {
     pub stderr: Option<OwnedFd>,
 }
 
+/// How a process is launched, besides what its specification says.
+#[derive(Debug)]
+pub struct Launch {
+    /// Its standard streams, unless it has a terminal: then they are that ([`Spawned::terminal`]).
+    pub stdio: Stdio,
+    /// Descriptors that its program finds as numbers 3, 4 and so on.
+    pub preserved: Vec<OwnedFd>,
+    /// Whether to change its root by `pivot_root(2)`, from which there is no way back. Without, for a machine that runs
+    /// from its initial RAM disk, the root is moved over.
+    pub pivot: bool,
+    /// Whether to give it a session keyring of its own.
+    pub new_keyring: bool,
+}
+
+impl Default for Launch {
+    fn default() -> Self {
+        Self { stdio: Stdio::default(), preserved: Vec::new(), pivot: true, new_keyring: true }
+    }
+}
+
+impl From<Stdio> for Launch {
+    fn from(stdio: Stdio) -> Self {
+        Self { stdio, ..Self::default() }
+    }
+}
+
+/// How one more process is launched in a container.
+#[derive(Debug, Default)]
+pub struct ExecOptions {
+    /// As for the first one; `pivot` and `new_keyring` mean nothing here.
+    pub launch: Launch,
+    /// A cgroup below the container's that it shall be in; it must exist.
+    pub sub_cgroup: Option<PathBuf>,
+    /// Whether to do it in a paused container too, where the process waits for its resumption.
+    pub even_if_paused: bool,
+}
+
+impl From<Launch> for ExecOptions {
+    fn from(launch: Launch) -> Self {
+        Self { launch, ..Self::default() }
+    }
+}
+
+impl From<Stdio> for ExecOptions {
+    fn from(stdio: Stdio) -> Self {
+        Launch::from(stdio).into()
+    }
+}
+
 /// A process that was made: a child of the caller.
 #[derive(Debug)]
 pub struct Spawned {
@@ -50,18 +120,25 @@ pub struct Spawned {
     pub pid: i32,
     /// Becomes readable when it ends.
     pub pidfd: OwnedFd,
+    /// The master of its terminal, if its specification asks for one.
+    pub terminal: Option<OwnedFd>,
 }
 
 impl Runtime {
     /// A runtime that keeps its state below `root`, which is made if it is not there.
     pub fn new(root: PathBuf) -> Self {
-        Self { root }
+        Self::with(root, Settings::default())
+    }
+
+    /// A runtime with settings.
+    pub fn with(root: PathBuf, settings: Settings) -> Self {
+        Self { root, settings }
     }
 
     /// Sets a container up from its bundle. Its init process is a child of the caller and waits for [`Self::start`].
     /// On failure nothing is left: no process, cgroup, mount or state.
-    pub fn create(&self, id: &str, bundle: &Path, stdio: Stdio) -> Result<Spawned, Error> {
-        self.create_container(id, bundle, stdio)
+    pub fn create(&self, id: &str, bundle: &Path, launch: impl Into<Launch>) -> Result<Spawned, Error> {
+        self.create_container(id, bundle, launch.into())
     }
 
     /// Lets the init process execute the program; returns when it did, or why it could not ([`Error::Exec`]). Any
@@ -72,8 +149,8 @@ impl Runtime {
 
     /// Runs one more process in a container; returns when its program was executed, or why it could not be
     /// ([`Error::Exec`]). The process is a child of the caller.
-    pub fn exec(&self, id: &str, process: &oci_spec::runtime::Process, stdio: Stdio) -> Result<Spawned, Error> {
-        self.exec_in_container(id, process, stdio)
+    pub fn exec(&self, id: &str, process: &Process, options: impl Into<ExecOptions>) -> Result<Spawned, Error> {
+        self.exec_in_container(id, process, options.into())
     }
 
     /// Sends a signal to the init process, or to every process of the container. Success if it has ended.
@@ -81,8 +158,8 @@ impl Runtime {
         self.kill_container(id, signal, all)
     }
 
-    /// Removes what is left of a container: processes, cgroup, state. Success if it is gone. Its init process stays
-    /// the caller's to wait for.
+    /// Removes what is left of a container: processes, cgroup, state; then runs its `poststop` hooks. Success if it is
+    /// gone. Its init process stays the caller's to wait for.
     pub fn delete(&self, id: &str) -> Result<(), Error> {
         self.delete_container(id)
     }
@@ -92,10 +169,40 @@ impl Runtime {
         self.container_state(id)
     }
 
-    /// Changes limits of a container that was created; those that are absent stay. Devices, huge pages and `unified`
-    /// are refused.
-    pub fn update(&self, id: &str, resources: &oci_spec::runtime::LinuxResources) -> Result<(), Error> {
+    /// Every container, by id. One that goes away meanwhile is left out, and one whose state makes no sense is an
+    /// error.
+    pub fn list(&self) -> Result<Vec<State>, Error> {
+        self.list_containers()
+    }
+
+    /// The ids of every process of a container, those in cgroups of its own making too, in ascending order.
+    pub fn processes(&self, id: &str) -> Result<Vec<i32>, Error> {
+        Ok(self.container_cgroup(id)?.all_processes()?)
+    }
+
+    /// Stops every process of a container; returns when they have stopped.
+    pub fn pause(&self, id: &str) -> Result<(), Error> {
+        self.pause_container(id)
+    }
+
+    /// Lets the processes of a paused container go on.
+    pub fn resume(&self, id: &str) -> Result<(), Error> {
+        self.resume_container(id)
+    }
+
+    /// Changes limits of a container that was created; those that are absent stay. Devices are refused.
+    pub fn update(&self, id: &str, resources: &LinuxResources) -> Result<(), Error> {
         self.update_container(id, resources)
+    }
+
+    /// What a container has used up to now.
+    pub fn stats(&self, id: &str) -> Result<Stats, Error> {
+        Ok(stats::of(&self.container_cgroup(id)?))
+    }
+
+    /// The `config.json` of a container's bundle, as it is now.
+    pub fn spec(&self, id: &str) -> Result<Spec, Error> {
+        spec::load(&self.container_state(id)?.bundle)
     }
 
     /// A container's cgroup: to watch it for the OOM killer, to read figures from.

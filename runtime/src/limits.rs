@@ -14,5 +14,17 @@ pub(crate) const PATH_BYTES_MAX: usize = 1000;
 /// How many mounts, devices, masked or read-only paths a container may have, each.
 pub(crate) const LIST_MAX: usize = 4096;
 
+/// The largest file below the runtime's root.
+pub(crate) const STATE_BYTES_MAX: u64 = 8 << 20;
+
+/// How long a hook may take that sets itself no limit.
+pub(crate) const HOOK_DEADLINE: Duration = Duration::from_secs(300);
+
 /// How long a new process may take for a part of its set-up.
 pub(crate) const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How many lines the mappings of a user namespace may have (user_namespaces(7)).
+pub(crate) const ID_MAPPINGS_MAX: usize = 340;
+
+/// How many descriptors a program may find beside its standard streams.
+pub(crate) const PRESERVED_MAX: usize = 1024;

@@ -1,26 +1,27 @@
 //! `config.json` read, and refused where it asks for what this runtime does not do: nothing is ignored in silence.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, Process, Spec};
+use berth_sys::file;
+use berth_sys::namespace::Kind;
+use nix::sched::CloneFlags;
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
 use crate::error::Error;
+use crate::hooks;
 use crate::limits::{CONFIG_BYTES_MAX, LIST_MAX, PATH_BYTES_MAX};
 
 /// Reads the `config.json` of a bundle.
 pub(crate) fn load(bundle: &Path) -> Result<Spec, Error> {
     let path = bundle.join("config.json");
-    let mut text = Vec::new();
-    File::open(&path)
-        .and_then(|file| file.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut text))
-        .map_err(Error::file("read", &path))?;
-    if text.len() as u64 > CONFIG_BYTES_MAX {
-        return Err(Error::spec("config.json", format!("is larger than {CONFIG_BYTES_MAX} bytes")));
-    }
+    let text = match file::read_limited(&path, CONFIG_BYTES_MAX) {
+        Err(error) if error.kind() == std::io::ErrorKind::FileTooLarge => {
+            return Err(Error::spec("config.json", format!("is larger than {CONFIG_BYTES_MAX} bytes")));
+        }
+        other => other.map_err(Error::file("read", &path))?,
+    };
     let spec: Spec = serde_json::from_slice(&text).map_err(|error| Error::spec("config.json", error.to_string()))?;
-    refuse_unsupported(&spec)?;
+    check(&spec)?;
     Ok(spec)
 }
 
@@ -62,35 +63,36 @@ pub(crate) fn inside(path: &Path, field: impl FnOnce() -> String) -> Result<Path
     Err(Error::spec(field(), format!("{} {reason}", path.display())))
 }
 
-/// Refuses fields of a process that this runtime does not act upon.
-pub(crate) fn check_process(process: &Process) -> Result<(), Error> {
-    refuse(&[
-        ("process.terminal", process.terminal() == Some(true)),
-        ("process.apparmorProfile", process.apparmor_profile().as_ref().is_some_and(|profile| !profile.is_empty())),
-        ("process.selinuxLabel", process.selinux_label().as_ref().is_some_and(|label| !label.is_empty())),
-        ("process.ioPriority", process.io_priority().is_some()),
-        ("process.scheduler", process.scheduler().is_some()),
-        ("process.execCPUAffinity", process.exec_cpu_affinity().is_some()),
-        ("process.user.username", process.user().username().as_ref().is_some_and(|name| !name.is_empty())),
-    ])
+/// The namespaces that a container has other than the machine's, as flags.
+pub(crate) fn namespace_flags(spec: &Spec) -> Result<CloneFlags, Error> {
+    let all = linux(spec)?.namespaces().iter().flatten();
+    Ok(all.fold(CloneFlags::empty(), |flags, it| flags | kind(it.typ()).flag()))
 }
 
-fn refuse_unsupported(spec: &Spec) -> Result<(), Error> {
+/// The kernel's kind of a namespace.
+pub(crate) fn kind(kind: LinuxNamespaceType) -> Kind {
+    match kind {
+        LinuxNamespaceType::Mount => Kind::Mount,
+        LinuxNamespaceType::Cgroup => Kind::Cgroup,
+        LinuxNamespaceType::Uts => Kind::Uts,
+        LinuxNamespaceType::Ipc => Kind::Ipc,
+        LinuxNamespaceType::Pid => Kind::Pid,
+        LinuxNamespaceType::Network => Kind::Net,
+        LinuxNamespaceType::User => Kind::User,
+        LinuxNamespaceType::Time => Kind::Time,
+    }
+}
+
+/// Refuses what makes no sense as a whole, or is too much.
+fn check(spec: &Spec) -> Result<(), Error> {
+    let version = spec.version();
+    if version.split('.').next() != Some("1") {
+        return Err(Error::spec("ociVersion", format!("{version:?} is none of 1.x")));
+    }
     let linux = linux(spec)?;
+    refuse(&[("linux.intelRdt", linux.intel_rdt().is_some())])?;
+    spec.hooks().as_ref().map_or(Ok(()), hooks::check)?;
     let kinds: Vec<LinuxNamespaceType> = linux.namespaces().iter().flatten().map(|it| it.typ()).collect();
-    refuse(&[
-        ("hooks", spec.hooks().is_some()),
-        ("linux.namespaces: user", kinds.contains(&LinuxNamespaceType::User)),
-        ("linux.namespaces: time", kinds.contains(&LinuxNamespaceType::Time)),
-        ("linux.uidMappings", linux.uid_mappings().as_ref().is_some_and(|list| !list.is_empty())),
-        ("linux.gidMappings", linux.gid_mappings().as_ref().is_some_and(|list| !list.is_empty())),
-        ("linux.intelRdt", linux.intel_rdt().is_some()),
-        ("linux.memoryPolicy", linux.memory_policy().is_some()),
-        ("linux.personality", linux.personality().is_some()),
-        ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
-        ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty())),
-        ("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty())),
-    ])?;
     for (position, kind) in kinds.iter().enumerate() {
         if kinds[..position].contains(kind) {
             return Err(Error::spec("linux.namespaces", format!("{kind} is listed twice")));
@@ -112,35 +114,7 @@ fn refuse_unsupported(spec: &Spec) -> Result<(), Error> {
             return Err(Error::spec(field, format!("has {length} entries, more than {LIST_MAX}")));
         }
     }
-    linux.resources().as_ref().map_or(Ok(()), refuse_resources)
-}
-
-/// Refuses limits that this runtime does not set.
-pub(crate) fn refuse_resources(resources: &LinuxResources) -> Result<(), Error> {
-    let memory = resources.memory().as_ref();
-    let cpu = resources.cpu().as_ref();
-    refuse(&[
-        ("linux.resources.blockIO", resources.block_io().is_some()),
-        ("linux.resources.network", resources.network().is_some()),
-        ("linux.resources.rdma", resources.rdma().as_ref().is_some_and(|rdma| !rdma.is_empty())),
-        ("linux.resources.memory.swappiness", memory.is_some_and(|it| it.swappiness().is_some())),
-        ("linux.resources.memory.disableOOMKiller", memory.is_some_and(|it| it.disable_oom_killer() == Some(true))),
-        ("linux.resources.memory.kernelTCP", memory.is_some_and(|it| it.kernel_tcp().is_some_and(|bytes| bytes > 0))),
-        ("linux.resources.cpu.realtimeRuntime", cpu.is_some_and(|it| it.realtime_runtime().is_some_and(|us| us != 0))),
-        ("linux.resources.cpu.realtimePeriod", cpu.is_some_and(|it| it.realtime_period().is_some_and(|us| us != 0))),
-    ])
-}
-
-/// Refuses limits that can only be set when a container is created.
-pub(crate) fn refuse_in_update(resources: &LinuxResources) -> Result<(), Error> {
-    let cpu = resources.cpu().as_ref();
-    refuse(&[
-        ("devices", resources.devices().as_ref().is_some_and(|rules| !rules.is_empty())),
-        ("hugepageLimits", resources.hugepage_limits().as_ref().is_some_and(|limits| !limits.is_empty())),
-        ("unified", resources.unified().as_ref().is_some_and(|files| !files.is_empty())),
-        ("cpu.burst", cpu.is_some_and(|it| it.burst().is_some())),
-        ("cpu.idle", cpu.is_some_and(|it| it.idle().is_some())),
-    ])
+    Ok(())
 }
 
 fn refuse(fields: &[(&str, bool)]) -> Result<(), Error> {

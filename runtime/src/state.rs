@@ -7,19 +7,21 @@
 //!   seccomp.bpf     the compiled filter, for exec
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use berth_sys::cgroup::{Cgroup, Hierarchies};
-use berth_sys::file::{Durability, replace};
+use berth_sys::file::{self, Durability, replace};
 use berth_sys::proc;
+use oci_spec::runtime::Hooks;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::limits::ID_BYTES_MAX;
-use crate::seccomp::{self, Filter};
+use crate::limits::{ID_BYTES_MAX, STATE_BYTES_MAX};
+use crate::seccomp::{self, Filter, ListenerSpec};
 
 /// Where in its life a container is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +33,8 @@ pub enum Status {
     Created,
     /// Its program runs.
     Running,
+    /// Its processes are stopped, and can go on.
+    Paused,
     /// Its init process has ended.
     Stopped,
 }
@@ -41,6 +45,7 @@ impl std::fmt::Display for Status {
             Self::Creating => "creating",
             Self::Created => "created",
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::Stopped => "stopped",
         })
     }
@@ -53,10 +58,18 @@ pub struct State {
     pub id: String,
     /// Where in its life it is.
     pub status: Status,
-    /// Its init process in the caller's pid namespace; meaningless once it has stopped.
+    /// Its init process in the caller's pid namespace; 0 once it has stopped.
     pub pid: i32,
     /// Where its `config.json` was.
     pub bundle: PathBuf,
+    /// Its root file system.
+    pub rootfs: PathBuf,
+    /// When it was created.
+    pub created: jiff::Timestamp,
+    /// The annotations of its specification.
+    pub annotations: BTreeMap<String, String>,
+    /// The user who created it.
+    pub owner: u32,
     /// Its cgroup, absolute below each hierarchy's root.
     pub cgroup: PathBuf,
     /// What the spec asked for and could not be granted, such as capabilities that this process does not have itself.
@@ -69,22 +82,26 @@ pub struct State {
 pub(crate) struct Record {
     pub(crate) id: String,
     pub(crate) bundle: PathBuf,
+    pub(crate) rootfs: PathBuf,
+    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) created: jiff::Timestamp,
+    pub(crate) owner: u32,
     pub(crate) cgroup: PathBuf,
     /// The controllers that the cgroup has beyond the usual ones.
-    #[serde(default)]
     pub(crate) controllers: Vec<String>,
+    /// The namespaces that its processes share with no process of the machine, as flags of `setns(2)`.
+    pub(crate) namespaces: i32,
+    pub(crate) hooks: Option<Hooks>,
+    /// Whom to give the listeners of its seccomp filter.
+    pub(crate) listener: Option<ListenerSpec>,
     /// None until the init process is set up.
     pub(crate) init: Option<InitRecord>,
     /// The number of the first step after the start, and what each of them does: for who starts it and hears that one
     /// failed.
-    #[serde(default)]
     pub(crate) first_step: u16,
-    #[serde(default)]
     pub(crate) steps: Vec<String>,
     /// What it executes then.
-    #[serde(default)]
     pub(crate) program: String,
-    #[serde(default)]
     pub(crate) warnings: Vec<String>,
 }
 
@@ -149,7 +166,7 @@ impl Folder {
 
     pub(crate) fn load(&self, id: &str) -> Result<Record, Error> {
         let path = self.0.join("state.json");
-        match fs::read(&path) {
+        match file::read_limited(&path, STATE_BYTES_MAX) {
             Ok(text) => serde_json::from_slice(&text).map_err(|error| Error::file("read", &path)(error.into())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::NotFound { id: id.to_owned() }),
             Err(error) => Err(Error::file("read", &path)(error)),
@@ -165,19 +182,21 @@ impl Folder {
     pub(crate) fn load_filter(&self) -> Result<Option<Filter>, Error> {
         let path = self.0.join("seccomp.bpf");
         let broken = || Error::file("understand", &path)(io::ErrorKind::InvalidData.into());
-        match fs::read(&path) {
+        match file::read_limited(&path, STATE_BYTES_MAX) {
             Ok(bytes) => seccomp::from_bytes(&bytes).map(Some).ok_or_else(broken),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::file("read", &path)(error)),
         }
     }
 
-    pub(crate) fn status(&self, record: &Record) -> Status {
+    /// Where in its life the container is. Whether it is paused, its cgroup knows.
+    pub(crate) fn status(&self, record: &Record) -> Result<Status, Error> {
         match record.init {
-            None => Status::Creating,
-            Some(init) if !init.is_alive() => Status::Stopped,
-            Some(_) if self.start_socket().exists() => Status::Created,
-            Some(_) => Status::Running,
+            None => Ok(Status::Creating),
+            Some(init) if !init.is_alive() => Ok(Status::Stopped),
+            Some(_) if record.cgroup()?.is_frozen()? => Ok(Status::Paused),
+            Some(_) if self.start_socket().exists() => Ok(Status::Created),
+            Some(_) => Ok(Status::Running),
         }
     }
 }

@@ -3,13 +3,18 @@
 //! ```text
 //!   create / exec                    new process                   start (any process, any time later)
 //!        │ ── clone3 ───────────────────▶ │
-//!        │ (puts it into the cgroup)      │ steps
-//!        │ ── Joined ───────────────────▶ │ steps
+//!        │ ── GoOn ─────────────────────▶ │ its users are mapped (if it has a user namespace of its own)
+//!        │                                │ steps
+//!        │ ◀── Hooks ──────────────────── │ its namespaces are there (if there are hooks to run)
+//!        │ ── GoOn ─────────────────────▶ │ steps
+//!        │ ◀── Terminal, with the master ─│ (if it has one)
 //!        │ ◀── Ready, or Failed(step) ─── │
-//!        │ ── Keep ─────────────────────▶ │ outlives its maker from here on
+//!        │ ── GoOn: a note is made ─────▶ │ outlives its maker from here on
 //!        │                                │ listens at start.sock ◀──── connect ── │
 //!        │                                │ ── Going ────────────────────────────▶ │
 //!        │                                │ steps                                  │
+//!        │                                │ ── Listener(number) ─────────────────▶ │ (if its filter has one)
+//!        │                                │ ◀── GoOn: it was taken ─────────────── │
 //!        │                                │ ── Failed(step) ─────────────────────▶ │
 //!        │                                │ execve; the connection closes by it ─▶ │
 //! ```
@@ -19,6 +24,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
+use berth_sys::socket;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -28,14 +34,18 @@ use crate::limits::ANSWER_DEADLINE;
 /// One packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Message {
-    /// It was put into its cgroup.
-    Joined,
+    /// What the process waited for is done.
+    GoOn,
+    /// Its namespaces are there, and nothing is mounted yet.
+    Hooks,
+    /// Here is the master of its terminal: the one descriptor beside this packet.
+    Terminal,
     /// The process is set up.
     Ready,
-    /// Its maker has made a note of it.
-    Keep,
     /// It heard that it shall start.
     Going,
+    /// Its filter was loaded; this is its listener's descriptor, by its number in the process.
+    Listener { number: i32 },
     /// A step failed; counted through the whole plan.
     Failed { step: u16, errno: i32 },
 }
@@ -44,83 +54,93 @@ const BYTES: usize = 7;
 
 impl Message {
     fn encode(self) -> [u8; BYTES] {
-        let (kind, step, errno) = match self {
+        let (kind, step, number) = match self {
             Self::Ready => (1, 0, 0),
-            Self::Keep => (2, 0, 0),
+            Self::GoOn => (2, 0, 0),
             Self::Going => (3, 0, 0),
             Self::Failed { step, errno } => (4, step, errno),
-            Self::Joined => (5, 0, 0),
+            Self::Hooks => (5, 0, 0),
+            Self::Terminal => (6, 0, 0),
+            Self::Listener { number } => (7, 0, number),
         };
-        let ([a, b], [c, d, e, f]) = (step.to_le_bytes(), errno.to_le_bytes());
+        let ([a, b], [c, d, e, f]) = (step.to_le_bytes(), number.to_le_bytes());
         [kind, a, b, c, d, e, f]
     }
 
     fn decode([kind, a, b, c, d, e, f]: [u8; BYTES]) -> Option<Self> {
+        let number = i32::from_le_bytes([c, d, e, f]);
         match kind {
             1 => Some(Self::Ready),
-            2 => Some(Self::Keep),
+            2 => Some(Self::GoOn),
             3 => Some(Self::Going),
-            4 => Some(Self::Failed { step: u16::from_le_bytes([a, b]), errno: i32::from_le_bytes([c, d, e, f]) }),
-            5 => Some(Self::Joined),
+            4 => Some(Self::Failed { step: u16::from_le_bytes([a, b]), errno: number }),
+            5 => Some(Self::Hooks),
+            6 => Some(Self::Terminal),
+            7 => Some(Self::Listener { number }),
             _ => None,
         }
     }
 }
 
-/// Sends a packet. Allocates nothing.
+/// Sends a packet. Allocates nothing. By `write(2)`, which no profile may leave to a listener: see
+/// [`crate::seccomp::NOT_NOTIFIED`].
 pub(crate) fn send(socket: impl AsFd, message: Message) -> nix::Result<()> {
-    nix::sys::socket::send(
-        std::os::fd::AsRawFd::as_raw_fd(&socket.as_fd()),
-        &message.encode(),
-        nix::sys::socket::MsgFlags::MSG_NOSIGNAL,
-    )
-    .map(drop)
+    nix::unistd::write(socket, &message.encode()).map(drop)
 }
 
-/// Waits for a packet without a deadline; `None` when the other end is closed. Allocates nothing.
-pub(crate) fn receive(socket: impl AsFd) -> nix::Result<Option<Message>> {
+/// Sends a packet and a copy of a descriptor. Allocates nothing.
+pub(crate) fn send_with(socket: impl AsFd, message: Message, fd: impl AsFd) -> nix::Result<()> {
+    socket::send_one(socket.as_fd(), &message.encode(), fd.as_fd())
+}
+
+/// Waits without a deadline until the other end says [`Message::GoOn`]; `EPIPE` for anything else, and when it has gone.
+/// Allocates nothing.
+pub(crate) fn await_go_on(socket: impl AsFd) -> nix::Result<()> {
     loop {
         wait_readable(&socket, PollTimeout::NONE)?;
-        match read(&socket) {
+        let mut bytes = [0; BYTES];
+        match nix::unistd::read(&socket, &mut bytes) {
             Err(Errno::EAGAIN | Errno::EINTR) => {}
-            other => return other,
+            Ok(BYTES) if Message::decode(bytes) == Some(Message::GoOn) => return Ok(()),
+            Ok(_) => return Err(Errno::EPIPE),
+            Err(errno) => return Err(errno),
         }
     }
 }
 
-/// Waits for a packet, but not for ever.
-pub(crate) fn receive_in_time(socket: &OwnedFd, phase: &'static str) -> Result<Option<Message>, Error> {
+/// Waits for a packet and the descriptor beside it, but not for ever; no packet when the other end is closed.
+pub(crate) fn receive(socket: &OwnedFd, phase: &'static str) -> Result<(Option<Message>, Option<OwnedFd>), Error> {
     let deadline = Instant::now() + ANSWER_DEADLINE;
-    let failed = |errno: Errno| Error::Setup { step: "talk to the new process".to_owned(), source: errno.into() };
+    let failed = |source| Error::Setup { step: "talk to the new process".to_owned(), source };
+    let mut bytes = [0; BYTES];
     loop {
+        match socket::receive(socket.as_fd(), &mut bytes) {
+            Ok(got) => match got.len {
+                0 => return Ok((None, None)),
+                BYTES => match Message::decode(bytes) {
+                    Some(message) => return Ok((Some(message), got.fds.into_iter().next())),
+                    None => return Err(failed(Errno::EBADMSG.into())),
+                },
+                _ => return Err(failed(Errno::EBADMSG.into())),
+            },
+            // A peer that ended without reading what we sent resets the connection, which is told once and before what
+            // it sent itself.
+            Err(error) if error.raw_os_error() == Some(Errno::ECONNRESET as i32) => continue,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(failed(error)),
+        }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(Error::Timeout { phase, seconds: ANSWER_DEADLINE.as_secs() });
         }
-        wait_readable(socket, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)).map_err(failed)?;
-        match read(socket) {
-            Err(Errno::EAGAIN | Errno::EINTR) => {}
-            other => return other.map_err(failed),
-        }
+        wait_readable(socket, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX))
+            .map_err(|errno| failed(errno.into()))?;
     }
 }
 
 fn wait_readable(socket: impl AsFd, timeout: PollTimeout) -> nix::Result<()> {
     match poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)], timeout) {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
-        Err(errno) => Err(errno),
-    }
-}
-
-fn read(socket: impl AsFd) -> nix::Result<Option<Message>> {
-    let mut bytes = [0; BYTES];
-    match nix::unistd::read(socket, &mut bytes) {
-        Ok(0) => Ok(None),
-        // A peer that ended without reading what we sent resets the connection, which is told once and before what it
-        // sent itself.
-        Err(Errno::ECONNRESET) => Err(Errno::EAGAIN),
-        Ok(BYTES) => Message::decode(bytes).map(Some).ok_or(Errno::EBADMSG),
-        Ok(_) => Err(Errno::EBADMSG),
         Err(errno) => Err(errno),
     }
 }
@@ -132,7 +152,9 @@ mod tests {
     #[test]
     fn every_message_comes_back_and_nothing_else() {
         let failed = Message::Failed { step: 513, errno: -2 };
-        for message in [Message::Joined, Message::Ready, Message::Keep, Message::Going, failed] {
+        let listener = Message::Listener { number: 1 << 20 };
+        let plain = [Message::GoOn, Message::Hooks, Message::Terminal, Message::Ready, Message::Going];
+        for message in plain.into_iter().chain([failed, listener]) {
             assert_eq!(Message::decode(message.encode()), Some(message));
         }
         assert_eq!(Message::decode([0; BYTES]), None);

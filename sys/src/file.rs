@@ -2,7 +2,7 @@
 //! meets half of one.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -34,6 +34,16 @@ pub fn replace(path: &Path, content: &[u8], durability: Durability) -> io::Resul
 /// Whether `name` is one that [`replace`] gives to a file that is not finished: a leftover of a crash.
 pub fn is_temporary(name: &str) -> bool {
     name.starts_with(".tmp-")
+}
+
+/// Reads a file of at most `bytes_max`; a larger one is an error.
+pub fn read_limited(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    File::open(path)?.take(bytes_max + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > bytes_max {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {bytes_max} bytes")));
+    }
+    Ok(content)
 }
 
 /// Removes a file; one that is not there is removed already.

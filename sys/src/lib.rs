@@ -5,9 +5,11 @@
 //! | [`beneath`] | paths of a container or image, which stay below its root |
 //! | [`caps`] | capability sets, user and groups of the calling thread |
 //! | [`cgroup`] | cgroups of both versions: made, limited, killed, removed |
+//! | [`mod@copy_tree`] | a folder copied without allocating |
 //! | [`daemon`] | what a single-threaded daemon is made of |
 //! | [`epoll`] | one place to wait for many descriptors |
 //! | [`mod@file`] | atomic replacement of small files, locks |
+//! | [`keyring`] | session keyrings |
 //! | [`loopback`] | the device `lo` |
 //! | [`mount`] | mounts by descriptor: made detached, shaped, attached |
 //! | [`mountinfo`] | what is mounted where |
@@ -18,7 +20,9 @@
 //! | [`overlay`] | overlay mounts of any length |
 //! | [`proc`] | what `/proc` tells about one process |
 //! | [`process`] | pidfds, waiting, adoption of orphans |
+//! | [`pty`] | pseudo-terminals |
 //! | [`rlimit`] | resource limits |
+//! | [`schedule`] | processors, priorities, memory nodes of a thread |
 //! | [`scratch`] | room for work that comes and goes |
 //! | [`seccomp`] | a filter loaded |
 //! | [`signal`] | signals back at their defaults |
@@ -32,9 +36,11 @@
 pub mod beneath;
 pub mod caps;
 pub mod cgroup;
+pub mod copy_tree;
 pub mod daemon;
 pub mod epoll;
 pub mod file;
+pub mod keyring;
 pub mod loopback;
 pub mod mount;
 pub mod mountinfo;
@@ -45,7 +51,9 @@ pub mod overlay;
 pub mod presence;
 pub mod proc;
 pub mod process;
+pub mod pty;
 pub mod rlimit;
+pub mod schedule;
 pub mod scratch;
 pub mod seccomp;
 pub mod signal;

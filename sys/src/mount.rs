@@ -127,10 +127,26 @@ pub fn set_attributes(mount: impl AsFd, attributes: &Attributes, reach: Reach) -
         propagation: attributes.propagation,
         userns_fd: 0,
     };
+    change_mount(mount, &change, reach)
+}
+
+/// Shows the owners of files in a detached mount through the mappings of a user namespace: what belongs to an id inside
+/// belongs to the id outside that it is mapped to.
+pub fn map_owners(mount: impl AsFd, user_namespace: impl AsFd, reach: Reach) -> nix::Result<()> {
+    let change = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: user_namespace.as_fd().as_raw_fd() as u64,
+    };
+    change_mount(mount, &change, reach)
+}
+
+fn change_mount(mount: impl AsFd, change: &libc::mount_attr, reach: Reach) -> nix::Result<()> {
     let (fd, flags) = (mount.as_fd().as_raw_fd(), libc::AT_EMPTY_PATH | reach.flag());
     // SAFETY: the string is static; `change` outlives the call and its size is given.
     let result = unsafe {
-        libc::syscall(libc::SYS_mount_setattr, fd, c"".as_ptr(), flags, &raw const change, size_of_val(&change))
+        libc::syscall(libc::SYS_mount_setattr, fd, c"".as_ptr(), flags, ptr::from_ref(change), size_of_val(change))
     };
     Errno::result(result).map(drop)
 }
@@ -142,6 +158,15 @@ pub fn pivot(root: impl AsFd) -> nix::Result<()> {
     nix::unistd::pivot_root(c".", c".")?;
     // The old root now lies over the new one, at the same place: the topmost goes.
     nix::mount::umount2(c".", nix::mount::MntFlags::MNT_DETACH)?;
+    nix::unistd::chdir(c"/")
+}
+
+/// As [`pivot`], for a root that cannot be pivoted from (the initial RAM disk): `root` is moved over it and the calling
+/// process changes its root. What lies below stays mounted.
+pub fn move_over(root: impl AsFd) -> nix::Result<()> {
+    nix::unistd::fchdir(root)?;
+    nix::mount::mount(Some(c"."), c"/", None::<&CStr>, nix::mount::MsFlags::MS_MOVE, None::<&CStr>)?;
+    nix::unistd::chroot(c".")?;
     nix::unistd::chdir(c"/")
 }
 

@@ -11,8 +11,15 @@ use std::path::{Path, PathBuf};
 use std::{panic, thread};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::Mode;
+
+use crate::process::{self, Birth};
+
+/// What nix has no name for yet.
+const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
 
 /// The kinds of namespaces that berth handles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,6 +36,10 @@ pub enum Kind {
     Pid,
     /// The root of what a process sees of the cgroup tree.
     Cgroup,
+    /// User and group ids, and what is permitted.
+    User,
+    /// The clocks since boot.
+    Time,
 }
 
 impl Kind {
@@ -41,6 +52,8 @@ impl Kind {
             Self::Net => "net",
             Self::Pid => "pid",
             Self::Cgroup => "cgroup",
+            Self::User => "user",
+            Self::Time => "time",
         }
     }
 
@@ -53,6 +66,8 @@ impl Kind {
             Self::Net => CloneFlags::CLONE_NEWNET,
             Self::Pid => CloneFlags::CLONE_NEWPID,
             Self::Cgroup => CloneFlags::CLONE_NEWCGROUP,
+            Self::User => CloneFlags::CLONE_NEWUSER,
+            Self::Time => CLONE_NEWTIME,
         }
     }
 }
@@ -157,6 +172,42 @@ pub fn open(path: &Path) -> Result<OwnedFd, Error> {
         Ok(file) => Ok(file.into()),
         Err(source) => Err(Error::Open { path: path.to_owned(), source }),
     }
+}
+
+/// Writes the mappings of a new user namespace that this process is the first of: lines of the first id inside, the
+/// first outside and how many.
+pub fn map_users(pid: i32, users: &str, groups: &str) -> io::Result<()> {
+    fs::write(format!("/proc/{pid}/uid_map"), users)?;
+    fs::write(format!("/proc/{pid}/gid_map"), groups)
+}
+
+/// A user namespace with these mappings that no process is in: what mounts are mapped by.
+pub fn new_user(users: &str, groups: &str) -> io::Result<OwnedFd> {
+    let birth = Birth { namespaces: CloneFlags::CLONE_NEWUSER, ..Birth::default() };
+    let child = process::spawn(&birth, || {
+        loop {
+            nix::unistd::pause();
+        }
+    })?;
+    let made = map_users(child.pid, users, groups)
+        .and_then(|()| File::open(format!("/proc/{}/ns/user", child.pid)))
+        .map(OwnedFd::from);
+    process::pidfd_send_signal(&child.pidfd, libc::SIGKILL)?;
+    process::wait(&child.pidfd)?;
+    made
+}
+
+/// Gives the calling process a time namespace of its own, whose clocks run ahead of the machine's by these lines of clock
+/// name, seconds and nanoseconds (time_namespaces(7)). Allocates nothing; for a process of one thread.
+pub fn enter_new_time(offsets: &[u8]) -> nix::Result<()> {
+    let open = |path, flags| nix::fcntl::open(path, flags | OFlag::O_CLOEXEC, Mode::empty());
+    unshare(CLONE_NEWTIME)?;
+    if !offsets.is_empty() {
+        let file = open(c"/proc/self/timens_offsets", OFlag::O_WRONLY)?;
+        nix::unistd::write(&file, offsets)?;
+    }
+    // It is for children up to here: enter it too.
+    setns(open(c"/proc/self/ns/time_for_children", OFlag::O_RDONLY)?, CLONE_NEWTIME)
 }
 
 /// Runs `work` inside another network namespace, on a thread of its own; sockets that it makes belong to that

@@ -20,6 +20,16 @@ pub struct Birth<'a> {
     pub pid_namespace: Option<BorrowedFd<'a>>,
     /// The cgroup of the unified hierarchy to begin in: a descriptor of its folder.
     pub cgroup: Option<BorrowedFd<'a>>,
+    /// Namespaces that have to be entered before the new ones are made, in this order: those that belong to another
+    /// user namespace, and last that one. It costs one more process, which is gone when [`spawn`] returns.
+    pub entered_before: &'a [(CloneFlags, OwnedFd)],
+}
+
+impl Default for Birth<'_> {
+    /// Where the caller is.
+    fn default() -> Self {
+        Self { namespaces: CloneFlags::empty(), pid_namespace: None, cgroup: None, entered_before: &[] }
+    }
 }
 
 /// A child of the caller.
@@ -37,18 +47,62 @@ pub struct Child {
 /// `child` must not allocate nor take a lock if the caller has more than one thread: another thread may have held the
 /// allocator's lock at the moment of the copy, and does not exist in the child to release it.
 pub fn spawn(birth: &Birth<'_>, child: impl FnOnce() -> Infallible) -> io::Result<Child> {
+    if !birth.entered_before.is_empty() {
+        return spawn_between(birth, child);
+    }
     let Some(namespace) = birth.pid_namespace else {
-        return clone(birth, child);
+        return clone(birth, 0, child);
     };
     // A thread's children can be put into another pid namespace than its own: for the length of one clone.
     let own = crate::namespace::open("/proc/thread-self/ns/pid_for_children".as_ref()).map_err(io::Error::other)?;
     setns(namespace, CloneFlags::CLONE_NEWPID)?;
-    let result = clone(birth, child);
+    let result = clone(birth, 0, child);
     setns(own, CloneFlags::CLONE_NEWPID)?;
     result
 }
 
-fn clone(birth: &Birth<'_>, child: impl FnOnce() -> Infallible) -> io::Result<Child> {
+/// Makes the process by way of another one, which enters namespaces that its maker could not come back from, makes it
+/// as its own sibling, tells its id and ends.
+fn spawn_between(birth: &Birth<'_>, child: impl FnOnce() -> Infallible) -> io::Result<Child> {
+    let (told, tell) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    let between = clone(&Birth::default(), 0, || {
+        let pid = enter_and_clone(birth, child).unwrap_or_else(|errno| -(errno as i32));
+        let _ = nix::unistd::write(&tell, &pid.to_ne_bytes());
+        exit_now(0)
+    })?;
+    drop(tell);
+    let mut answer = [0; size_of::<i32>()];
+    let count = loop {
+        match nix::unistd::read(&told, &mut answer) {
+            Err(Errno::EINTR) => {}
+            other => break other,
+        }
+    };
+    wait(&between.pidfd)?;
+    match (count?, i32::from_ne_bytes(answer)) {
+        (4, pid) if pid > 0 => {
+            // It is our child: its id is nobody else's until we wait for it.
+            Ok(Child { pid, pidfd: pidfd_open(pid)? })
+        }
+        (4, errno) => Err(io::Error::from_raw_os_error(-errno)),
+        _ => Err(Errno::ECHILD.into()),
+    }
+}
+
+fn enter_and_clone(birth: &Birth<'_>, child: impl FnOnce() -> Infallible) -> nix::Result<i32> {
+    if let Some(namespace) = birth.pid_namespace {
+        setns(namespace, CloneFlags::CLONE_NEWPID)?;
+    }
+    for (kind, namespace) in birth.entered_before {
+        setns(namespace, *kind)?;
+    }
+    match clone(birth, libc::CLONE_PARENT as u64, child) {
+        Ok(child) => Ok(child.pid),
+        Err(error) => Err(error.raw_os_error().map_or(Errno::EINVAL, Errno::from_raw)),
+    }
+}
+
+fn clone(birth: &Birth<'_>, more_flags: u64, child: impl FnOnce() -> Infallible) -> io::Result<Child> {
     /// linux/sched.h; libc's constants are of a type too narrow for them.
     const CLEAR_SIGHAND: u64 = 1 << 32;
     const INTO_CGROUP: u64 = 1 << 33;
@@ -61,11 +115,13 @@ fn clone(birth: &Birth<'_>, child: impl FnOnce() -> Infallible) -> io::Result<Ch
     }
     let mut pidfd: i32 = -1;
     let into_cgroup = if birth.cgroup.is_some() { INTO_CGROUP } else { 0 };
+    let namespaces = birth.namespaces.bits() as u32 as u64;
     // SAFETY: the structure is integers only, for which zero means absent.
     let mut how: libc::clone_args = unsafe { std::mem::zeroed() };
-    how.flags = (birth.namespaces.bits() as u32 as u64) | libc::CLONE_PIDFD as u64 | CLEAR_SIGHAND | into_cgroup;
+    how.flags = namespaces | more_flags | libc::CLONE_PIDFD as u64 | CLEAR_SIGHAND | into_cgroup;
     how.pidfd = &raw mut pidfd as u64;
-    how.exit_signal = libc::SIGCHLD as u64;
+    // A sibling ends with the signal of its maker.
+    how.exit_signal = if more_flags & libc::CLONE_PARENT as u64 == 0 { libc::SIGCHLD as u64 } else { 0 };
     how.cgroup = birth.cgroup.map_or(0, |folder| folder.as_raw_fd() as u64);
     // SAFETY: without CLONE_VM the child has its own copy of all memory and of this stack, so nothing that Rust holds
     // is shared or aliased; it never returns from here. The structure and `pidfd` outlive the call.
@@ -132,6 +188,32 @@ impl Program {
     }
 }
 
+/// Runs a program in a child of the caller, with `input` as its standard input, and waits for its end; killed after
+/// `deadline_ms`, which is `ETIMEDOUT`. Allocates nothing: what is between `clone3` and `execve` itself may call it.
+pub fn run_program(program: &Program, input: impl AsFd, deadline_ms: i32) -> nix::Result<Exit> {
+    let errno = |error: io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+    let child = clone(&Birth::default(), 0, || {
+        if set_standard_stream(&input, 0).is_ok() && close_on_exec_from(3).is_ok() {
+            program.execute();
+        }
+        exit_now(127)
+    })
+    .map_err(errno)?;
+    let timeout = PollTimeout::try_from(deadline_ms).unwrap_or(PollTimeout::MAX);
+    let ready = loop {
+        match poll(&mut [PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN)], timeout) {
+            Err(Errno::EINTR) => {}
+            other => break other?,
+        }
+    };
+    if ready == 0 {
+        pidfd_send_signal(&child.pidfd, libc::SIGKILL).map_err(errno)?;
+        wait(&child.pidfd).map_err(errno)?;
+        return Err(Errno::ETIMEDOUT);
+    }
+    wait(&child.pidfd).map_err(errno)
+}
+
 /// Closes every descriptor but the standard streams and these, given in ascending order. Only for a process made by
 /// [`spawn`], which never goes back to the code that owns the others.
 pub fn close_all_but(needed: &[i32]) -> nix::Result<()> {
@@ -164,6 +246,31 @@ pub fn set_standard_stream(fd: impl AsFd, number: i32) -> nix::Result<()> {
     }
     // SAFETY: the three standard streams are owned by no Rust value, so nobody's descriptor is replaced.
     Errno::result(unsafe { libc::dup2(fd.as_fd().as_raw_fd(), number) }).map(drop)
+}
+
+/// A descriptor with a number that is at least `least`, close-on-exec: out of the way of those that [`place`] makes.
+pub fn lift(fd: OwnedFd, least: i32) -> nix::Result<OwnedFd> {
+    if fd.as_raw_fd() >= least {
+        return Ok(fd);
+    }
+    // SAFETY: takes integers and gives a new descriptor or an error.
+    let lifted = Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) })?;
+    // SAFETY: the kernel just gave this descriptor to us and to nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(lifted) })
+}
+
+/// Makes copies of these the descriptors from `first` on, kept across `execve`, in place of what has these numbers now.
+/// Only for a process made by [`spawn`], as [`close_all_but`]; the given ones must have higher numbers (`EINVAL`).
+pub fn place(descriptors: &[OwnedFd], first: i32) -> nix::Result<()> {
+    let end = first + descriptors.len() as i32;
+    if descriptors.iter().any(|fd| fd.as_raw_fd() < end) {
+        return Err(Errno::EINVAL);
+    }
+    for (number, fd) in (first..end).zip(descriptors) {
+        // SAFETY: what had the number is the caller's to forget: it is a new process, which drops nothing.
+        Errno::result(unsafe { libc::dup2(fd.as_raw_fd(), number) })?;
+    }
+    Ok(())
 }
 
 /// Sets the NIS domain name of the calling thread's uts namespace.
@@ -229,6 +336,14 @@ impl Exit {
 pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: takes two integers; the kernel returns a new descriptor (close-on-exec) or an error.
     let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: the kernel just gave this descriptor to us and to nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// A copy of another process' descriptor, close-on-exec (pidfd_getfd(2)).
+pub fn pidfd_getfd(pidfd: impl AsFd, fd: i32) -> io::Result<OwnedFd> {
+    // SAFETY: integers only; the kernel returns a new descriptor or an error.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_fd().as_raw_fd(), fd, 0) })?;
     // SAFETY: the kernel just gave this descriptor to us and to nobody else.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }

@@ -101,6 +101,32 @@ pub fn send(socket: BorrowedFd<'_>, packet: &[u8], fds: &[BorrowedFd<'_>]) -> io
     }
 }
 
+/// As [`send`] with one descriptor, without allocating.
+pub fn send_one(socket: BorrowedFd<'_>, packet: &[u8], fd: BorrowedFd<'_>) -> nix::Result<()> {
+    let mut control = Control { bytes: [0; CONTROL_BYTES], _align: [] };
+    let mut vector = libc::iovec { iov_base: packet.as_ptr().cast_mut().cast(), iov_len: packet.len() };
+    // SAFETY: all-zero is a valid `msghdr`: null pointers with zero lengths.
+    let mut header: libc::msghdr = unsafe { mem::zeroed() };
+    header.msg_iov = &raw mut vector;
+    header.msg_iovlen = 1;
+    header.msg_control = control.bytes.as_mut_ptr().cast();
+    const FD_BYTES: u32 = size_of::<RawFd>() as u32;
+    // SAFETY: computes with integers only.
+    header.msg_controllen = unsafe { libc::CMSG_SPACE(FD_BYTES) } as _;
+    // SAFETY: the control bytes are aligned and have room for one message with one descriptor; the macros stay in it.
+    unsafe {
+        let message = libc::CMSG_FIRSTHDR(&raw const header);
+        (*message).cmsg_level = libc::SOL_SOCKET;
+        (*message).cmsg_type = libc::SCM_RIGHTS;
+        (*message).cmsg_len = libc::CMSG_LEN(FD_BYTES) as _;
+        libc::CMSG_DATA(message).cast::<RawFd>().write_unaligned(fd.as_raw_fd());
+    }
+    // SAFETY: `header` points at `vector` and `control`, which outlive the call, with their true lengths; the kernel only
+    // reads the packet.
+    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_NOSIGNAL) };
+    nix::errno::Errno::result(sent).map(drop)
+}
+
 /// Receives one packet into `buffer`.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
     let mut control = Control { bytes: [0; CONTROL_BYTES], _align: [] };

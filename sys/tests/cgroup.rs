@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use berth_sys::cgroup::device::{Access, Kind, Policy, Rule};
-use berth_sys::cgroup::{Cgroup, Hierarchies, Limits, Version};
+use berth_sys::cgroup::{Cgroup, DOOR_KEY, Hierarchies, Limits, Version};
 use berth_sys::process::{Birth, Child, exit_now, spawn, wait, wait_for_end};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -31,17 +31,17 @@ impl Temporary {
     fn spawn(&self, work: impl FnOnce() -> i32) -> Child {
         let (wait_to_go, go) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
         let folder = self.0.open_unified().unwrap();
-        let birth = Birth {
-            namespaces: CloneFlags::empty(),
-            pid_namespace: None,
-            cgroup: folder.as_ref().map(|folder| folder.as_fd()),
-        };
+        let birth = Birth { cgroup: folder.as_ref().map(|folder| folder.as_fd()), ..Birth::default() };
+        let doors = self.0.open_doors().unwrap();
         let child = spawn(&birth, || {
+            let through = |(_, door): &(_, _)| nix::unistd::write(door, DOOR_KEY).is_ok();
+            if !doors.iter().all(through) {
+                exit_now(99);
+            }
             let _ = nix::unistd::read(&wait_to_go, &mut [0]);
             exit_now(work())
         })
         .unwrap();
-        self.0.add(child.pid).unwrap();
         nix::unistd::write(&go, b"g").unwrap();
         child
     }

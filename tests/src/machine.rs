@@ -11,11 +11,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// What the machine's first process does: it makes the folders of a fresh machine, then holds the namespaces and, as the
 /// first process of any machine, buries the orphans.
-/// `/run`, `/var/lib` and `/var/log` are the machine's own, everything else is this machine's.
+/// `/run`, `/var/lib`, `/var/log` and `/etc/cni`, where other tools may have left networks, are the machine's own,
+/// everything else is this machine's.
 const FIRST_PROCESS: &str = "set -e
 ip link set lo up
 hostname \"$0\"
 for folder in /run /var/lib /var/log; do mount -t tmpfs tmpfs $folder; done
+if [ -d /etc/cni ]; then mount -t tmpfs tmpfs /etc/cni; fi
 echo ready
 exec >&-
 sleep infinity &

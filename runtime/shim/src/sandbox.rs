@@ -140,7 +140,7 @@ fn make_init(folder: &Path) -> Result<i32, Error> {
     let failed = |error: io::Error| Error::Init { message: error.to_string() };
     let (alive, parents_end) = io::pipe().map_err(failed)?;
     let (mut failure, tell_failure) = io::pipe().map_err(failed)?;
-    let birth = Birth { namespaces: CloneFlags::CLONE_NEWPID, pid_namespace: None, cgroup: None };
+    let birth = Birth { namespaces: CloneFlags::CLONE_NEWPID, ..Birth::default() };
     let child = process::spawn(&birth, || daemon::become_init(alive, &parents_end, tell_failure)).map_err(failed)?;
     let mut message = String::new();
     let ready = match failure.read_to_string(&mut message) {

@@ -1,14 +1,15 @@
 //! Into the cgroup and the namespaces, while the machine's `/proc` is still in sight.
 
+use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use berth_sys::{caps, keyring, process};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::Mode;
 
-use crate::sync::{self, Message};
+use crate::sync;
 
 /// Less likely than its parent may only be made who has `CAP_SYS_RESOURCE`: who has not stays as it is.
 pub(super) fn set_oom_score(score: &str) -> nix::Result<()> {
@@ -18,23 +19,24 @@ pub(super) fn set_oom_score(score: &str) -> nix::Result<()> {
     }
 }
 
-/// Its maker does it, because moving a process on v1 waits for the whole machine, several milliseconds, in which this
-/// process can make its mounts.
-pub(super) fn await_cgroup(sync: &OwnedFd) -> nix::Result<()> {
-    match sync::receive(sync)? {
-        Some(Message::Joined) => Ok(()),
-        _ => Err(Errno::EPIPE),
+/// Becomes root of the user namespace that it is in, so that what it makes belongs to that. If the namespace is new, its
+/// maker maps its users first.
+pub(super) fn become_root(mapped: bool, maker: &OwnedFd) -> nix::Result<()> {
+    if mapped {
+        sync::await_go_on(maker)?;
     }
+    caps::set_ids(0, 0)?;
+    caps::set_groups(&[])?;
+    // Taken back by the kernel with the change of the user.
+    process::die_with_parent(true)
 }
 
-/// Every namespace of a container at once; the pid namespace one can only be born into.
-pub(super) fn join_container(init: &OwnedFd) -> nix::Result<()> {
-    let all = CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWUTS
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWNET
-        | CloneFlags::CLONE_NEWCGROUP;
-    setns(init, all)
+/// A kernel may have been built without keyrings, and a user may have no quota for one more.
+pub(super) fn join_keyring(name: &CStr) -> nix::Result<()> {
+    match keyring::join_new_session(name) {
+        Err(Errno::ENOSYS | Errno::EDQUOT) => Ok(()),
+        other => other,
+    }
 }
 
 /// Writes a value to a file of the kernel, in one piece.

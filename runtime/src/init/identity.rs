@@ -5,11 +5,12 @@ use std::path::Path;
 
 use berth_sys::{caps, process};
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, SFlag, fstat, makedev, umask};
 use nix::unistd::{Uid, chdir, fchown, mkdir};
 
 use super::Progress;
-use crate::plan::{Identity, Missing, Target};
+use crate::plan::{Identity, Missing, Step, Target};
 
 impl Progress {
     /// Goes to the working directory, as root; where root may not go (a network file system that does not trust it),
@@ -29,6 +30,33 @@ impl Progress {
             }
             other => other.and_then(|()| check_inside()),
         }
+    }
+
+    /// Opens the first of these files that is there: newer kernels have one for each security module.
+    pub(super) fn open_label(&mut self, files: &[&str]) -> nix::Result<()> {
+        let slot = self.labels.iter_mut().find(|slot| slot.is_none()).ok_or(Errno::ENOBUFS)?;
+        for file in files {
+            match open(*file, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()) {
+                Err(Errno::ENOENT) => {}
+                other => {
+                    *slot = Some(other?);
+                    return Ok(());
+                }
+            }
+        }
+        Err(Errno::ENOENT)
+    }
+
+    /// Writes the labels to their files, which were opened in the same order.
+    pub(super) fn write_labels(&mut self, steps: &[Step]) -> nix::Result<()> {
+        let labels = steps.iter().filter_map(|step| match step {
+            Step::OpenLabel { label, .. } => Some(label),
+            _ => None,
+        });
+        for (label, file) in labels.zip(self.labels.iter().flatten()) {
+            nix::unistd::write(file, label.as_bytes())?;
+        }
+        Ok(())
     }
 
     pub(super) fn change_folder_as_user(&mut self, path: &Path) -> nix::Result<()> {

@@ -8,24 +8,29 @@
 //! | `enter` | cgroup, namespaces, names, kernel parameters |
 //! | `root` | the root file system and what hides in it |
 //! | `target` | places in the root, found and made without leaving it |
-//! | `identity` | session, streams, limits, user, capabilities |
+//! | `terminal` | a terminal of its own |
+//! | `identity` | streams, working directory, user, capabilities, labels |
 
 mod enter;
 mod identity;
 mod root;
 mod target;
+mod terminal;
 
 use std::convert::Infallible;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use berth_sys::beneath::Root;
-use berth_sys::{process, seccomp, signal, socket};
+use berth_sys::cgroup::DOOR_KEY;
+use berth_sys::seccomp::{Instruction, NEW_LISTENER};
+use berth_sys::{namespace, process, schedule, seccomp, signal, socket};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, umask};
-use std::os::fd::AsFd;
 
-use crate::plan::{Plan, Step};
+use crate::error::Error;
+use crate::hooks;
+use crate::plan::{FIRST_PRESERVED, Plan, Step};
 use crate::sync::{self, Message};
 
 /// How the process ends when it cannot go on; nobody should see it but in a process list.
@@ -48,9 +53,16 @@ struct Progress {
     /// The attached mounts that hide a folder and a file.
     empty_folder: Option<OwnedFd>,
     null_device: Option<OwnedFd>,
+    /// A folder of the image that the next mount begins with.
+    copy_from: Option<OwnedFd>,
     /// Whether only the user may enter the working directory.
     folder_pending: bool,
+    /// The opened file of each security label, by the order of their steps.
+    labels: [Option<OwnedFd>; LABELS_MAX],
 }
+
+/// How many security labels a process may have: `AppArmor`'s and `SELinux`'.
+const LABELS_MAX: usize = 2;
 
 /// Everything that the new process needs, made by its parent.
 pub(crate) struct Init<'a> {
@@ -58,22 +70,36 @@ pub(crate) struct Init<'a> {
     progress: Progress,
     start: Start,
     sync: OwnedFd,
-    /// The numbers of the descriptors that it needs, in order.
+    /// The numbers of the descriptors that it needs, in order; and those that it still needs when it waits.
     needed: Vec<i32>,
+    needed_at_start: Vec<i32>,
 }
 
 impl<'a> Init<'a> {
     /// Lays everything out; `sync` is the new process' end of the conversation.
-    pub(crate) fn new(plan: &'a Plan, start: Start, sync: OwnedFd) -> Self {
-        let sources = (0..plan.sources).map(|_| None).collect();
-        let progress = Progress { sources, root: None, empty_folder: None, null_device: None, folder_pending: false };
+    pub(crate) fn new(plan: &'a Plan, start: Start, sync: OwnedFd) -> Result<Self, Error> {
+        let copies = plan.sources.iter().map(|source| source.as_ref().map(OwnedFd::try_clone).transpose());
+        let progress = Progress {
+            sources: copies.collect::<Result<_, _>>().map_err(Error::Spawn)?,
+            root: None,
+            empty_folder: None,
+            null_device: None,
+            copy_from: None,
+            folder_pending: false,
+            labels: [const { None }; LABELS_MAX],
+        };
         let mut needed: Vec<i32> = plan.descriptors().iter().map(AsRawFd::as_raw_fd).collect();
+        needed.extend(progress.sources.iter().flatten().map(AsRawFd::as_raw_fd));
         needed.push(sync.as_raw_fd());
+        let mut needed_at_start: Vec<i32> = plan.descriptors_at_start().iter().map(AsRawFd::as_raw_fd).collect();
         if let Start::When(listener) = &start {
             needed.push(listener.as_raw_fd());
+            needed_at_start.push(listener.as_raw_fd());
         }
+        // Room for those that it opens itself and keeps.
+        needed_at_start.reserve(LABELS_MAX);
         needed.sort_unstable();
-        Self { plan, progress, start, sync, needed }
+        Ok(Self { plan, progress, start, sync, needed, needed_at_start })
     }
 
     /// The new process' whole life before its program.
@@ -98,34 +124,35 @@ impl<'a> Init<'a> {
     }
 
     fn walk(&mut self, steps: &[Step], first: usize, connection: Option<&OwnedFd>) {
+        let maker = connection.unwrap_or(&self.sync);
         for (number, step) in steps.iter().enumerate() {
-            if let Err(errno) = self.progress.run(step, &self.sync) {
+            if let Err(errno) = self.progress.run(step, &self.plan.setup, maker) {
                 self.fail(first + number, errno, connection);
             }
         }
     }
 
     /// Tells that it is set up, and waits until it shall go on; returns whom to tell of a failure from now on.
-    fn wait_for_start(&self) -> Option<OwnedFd> {
+    fn wait_for_start(&mut self) -> Option<OwnedFd> {
         let told = match &self.start {
             Start::AtOnce => sync::send(&self.sync, Message::Going),
-            Start::When(_) => sync::send(&self.sync, Message::Ready).and_then(|()| match sync::receive(&self.sync)? {
-                Some(Message::Keep) => Ok(()),
-                _ => Err(Errno::EPIPE),
-            }),
+            Start::When(_) => sync::send(&self.sync, Message::Ready).and_then(|()| sync::await_go_on(&self.sync)),
         };
         if told.is_err() || process::die_with_parent(false).is_err() {
             process::exit_now(GAVE_UP);
         }
         let Start::When(listener) = &self.start else { return None };
         // It may wait for long, and needs no more than to hear of it.
-        if process::close_all_but(&[listener.as_raw_fd()]).is_err() {
+        self.needed_at_start.extend(self.progress.labels.iter().flatten().map(AsRawFd::as_raw_fd));
+        self.needed_at_start.sort_unstable();
+        if process::close_all_but(&self.needed_at_start).is_err() {
             process::exit_now(GAVE_UP);
         }
         loop {
             let mut ready = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
             let _ = poll(&mut ready, PollTimeout::NONE);
             if let Ok(connection) = socket::accept(listener.as_fd())
+                && let Ok(connection) = process::lift(connection, self.plan.first_free)
                 && sync::send(&connection, Message::Going).is_ok()
             {
                 return Some(connection);
@@ -147,19 +174,26 @@ impl<'a> Init<'a> {
 }
 
 impl Progress {
-    fn run(&mut self, step: &Step, sync: &OwnedFd) -> nix::Result<()> {
+    fn run(&mut self, step: &Step, setup: &[Step], maker: &OwnedFd) -> nix::Result<()> {
         match step {
+            Step::BecomeRoot { mapped } => enter::become_root(*mapped, maker),
             Step::OomScore(score) => enter::set_oom_score(score),
-            Step::AwaitCgroup => enter::await_cgroup(sync),
+            Step::OpenLabel { files, .. } => self.open_label(files),
+            Step::Keyring(name) => enter::join_keyring(name),
             Step::JoinNamespace { kind, namespace, .. } => nix::sched::setns(namespace, kind.flag()),
-            Step::JoinContainer(init) => enter::join_container(init),
+            Step::JoinContainer { init, kinds } => nix::sched::setns(init, *kinds),
+            Step::JoinCgroup { door, .. } => nix::unistd::write(door, DOOR_KEY).map(drop),
             Step::NewCgroupNamespace => nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP),
+            Step::NewTimeNamespace { offsets } => namespace::enter_new_time(offsets.as_bytes()),
             Step::Parameter { path, value } => enter::write(path, value.as_bytes()),
             Step::HostName(name) => nix::unistd::sethostname(name),
             Step::DomainName(name) => process::set_domain_name(name),
+            Step::AwaitHooks => sync::send(maker, Message::Hooks).and_then(|()| sync::await_go_on(maker)),
+            Step::Hooks { hooks, input } => hooks::run(hooks, input).map_err(|(_, errno)| errno),
             Step::Source { slot, path, reach } => self.open_source(*slot, path, *reach),
             Step::Detach => root::detach(),
             Step::Root { slot, path, propagation } => self.attach_root(*slot, path, *propagation),
+            Step::CopyUp(target) => self.hold(target),
             Step::Mount(mount) => self.mount(mount),
             Step::Device(device) => target::make_device(self.root()?, device),
             Step::Link { at, to } => target::make_link(self.root()?, at, to),
@@ -168,9 +202,17 @@ impl Progress {
             Step::Seal(path) => root::seal(self.root()?, path),
             Step::ReadOnlyRoot => root::seal(self.root()?, std::path::Path::new("")),
             Step::Pivot => berth_sys::mount::pivot(self.root()?.folder()),
+            Step::MoveRoot => berth_sys::mount::move_over(self.root()?.folder()),
+            Step::RootPropagation(propagation) => root::set_propagation(self.root()?, *propagation),
             Step::NewSession => nix::unistd::setsid().map(drop),
             Step::Folder(folder, missing) => self.change_folder(folder, *missing),
+            Step::Terminal { size, owner, is_console } => self.make_terminal(*size, *owner, *is_console, maker),
             Step::Streams { streams, owner } => identity::set_streams(streams, *owner),
+            Step::Affinity { processors, .. } => schedule::set_affinity(processors),
+            Step::Scheduler(scheduler) => schedule::set_scheduler(scheduler),
+            Step::IoPriority { class, level } => schedule::set_io_priority(*class, *level),
+            Step::Personality(persona) => schedule::set_personality(*persona),
+            Step::MemoryPolicy { mode, nodes } => schedule::set_memory_policy(*mode, nodes.as_ref()),
             Step::Limit { resource, soft, hard, .. } => {
                 berth_sys::rlimit::set_as_far_as_allowed(*resource, *soft, *hard)
             }
@@ -178,14 +220,30 @@ impl Progress {
             Step::Become(identity) => identity::become_user(identity),
             Step::FolderAsUser(path) => self.change_folder_as_user(path),
             Step::NoNewPrivileges => seccomp::set_no_new_privileges(),
-            Step::Filter { program, flags } => seccomp::load(program, *flags),
-            Step::Clean => signal::reset().and_then(|()| process::close_on_exec_from(3)),
+            Step::Filter { program, flags } => load_filter(program, *flags, maker),
+            Step::Clean { preserved } => clean(preserved),
+            Step::WriteLabels => self.write_labels(setup),
         }
     }
 
     fn root(&self) -> nix::Result<&Root> {
         self.root.as_ref().ok_or(Errno::EINVAL)
     }
+}
+
+fn clean(preserved: &[OwnedFd]) -> nix::Result<()> {
+    signal::reset()?;
+    process::place(preserved, FIRST_PRESERVED)?;
+    process::close_on_exec_from(FIRST_PRESERVED as u32 + preserved.len() as u32)
+}
+
+/// Loads a filter, and gives its listener, if it has one, to the maker.
+fn load_filter(program: &[Instruction], flags: u32, maker: &OwnedFd) -> nix::Result<()> {
+    let number = seccomp::load(program, flags)?;
+    if flags & NEW_LISTENER == 0 {
+        return Ok(());
+    }
+    sync::send(maker, Message::Listener { number }).and_then(|()| sync::await_go_on(maker))
 }
 
 /// The errno of an error that came from the kernel.

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use berth_sys::beneath::{Folder, Root};
+use berth_sys::copy_tree::copy_tree;
 use berth_sys::mount::{
     Attributes, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, Reach, attach, copy,
     new_mount, set_attributes,
@@ -17,7 +18,7 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use super::Progress;
 use super::target::{self, Kind};
-use crate::plan::{Content, MASK_SOURCE, Mount};
+use crate::plan::{Content, MASK_SOURCE, Mount, Target};
 
 const READ_ONLY: Attributes = Attributes { set: MOUNT_ATTR_RDONLY, clear: 0, propagation: 0 };
 
@@ -46,7 +47,11 @@ impl Progress {
             }
             Content::New { kind, options, attributes } => {
                 let options = options.iter().map(|(key, value)| (key.as_c_str(), value.as_deref()));
-                (new_mount(kind, options, *attributes)?, Kind::Folder)
+                let made = new_mount(kind, options, *attributes)?;
+                if let Some(from) = self.copy_from.take() {
+                    copy_tree(&from, &made)?;
+                }
+                (made, Kind::Folder)
             }
         };
         if mount.target.path == Path::new("/proc") && fstatfs(&what)?.filesystem_type() != PROC_SUPER_MAGIC {
@@ -62,6 +67,16 @@ impl Progress {
             return Err(Errno::EXDEV);
         }
         attach(what, target)
+    }
+
+    /// Holds the image's folder at a place that is mounted over next, if there is one.
+    pub(super) fn hold(&mut self, target: &Target) -> nix::Result<()> {
+        self.copy_from = match target::find(self.root()?, &target.path) {
+            Ok(place) if Kind::of(&place)? == Kind::Folder => Some(place),
+            Ok(_) | Err(Errno::ENOENT) => None,
+            Err(errno) => return Err(errno),
+        };
+        Ok(())
     }
 
     /// Whether a place is in the container's `/proc`, where a link of the image may have led: what may be mounted there was
@@ -125,6 +140,11 @@ pub(super) fn make_read_only(root: &Root, path: &Path) -> nix::Result<()> {
 pub(super) fn seal(root: &Root, path: &Path) -> nix::Result<()> {
     let mount = root.open_folder(path).map_err(super::errno)?;
     set_attributes(mount.as_fd(), &READ_ONLY, Reach::One)
+}
+
+/// Changes how mounts of the root, and of what is below, come and go with those of others.
+pub(super) fn set_propagation(root: &Root, propagation: u64) -> nix::Result<()> {
+    set_attributes(root.folder(), &Attributes { propagation, ..Attributes::default() }, Reach::One)
 }
 
 fn empty_folder() -> nix::Result<OwnedFd> {

@@ -6,6 +6,7 @@ use berth_sys::cgroup::device::{Access, Kind, Policy, Rule};
 use nix::sys::stat::{Mode, SFlag, makedev};
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, Spec};
 
+use super::mounts::Mounts;
 use super::{Device, Step, Target};
 use crate::error::Error;
 use crate::spec;
@@ -26,34 +27,37 @@ const LINKS: [(&str, &std::ffi::CStr); 5] = [
 /// Every mode bit but the kind.
 const MODE: u32 = 0o7777;
 
-pub(super) fn plan(spec: &Spec, linux: &Linux) -> Result<Vec<Step>, Error> {
+pub(super) fn plan(spec: &Spec, linux: &Linux, into: &mut Mounts<'_>) -> Result<(), Error> {
     let dev = Path::new("/dev");
     let mounts = || spec.mounts().iter().flatten();
     let is_bind = |options: &Option<Vec<String>>| options.iter().flatten().any(|it| it == "bind" || it == "rbind");
     if mounts().any(|mount| mount.destination() == dev && is_bind(mount.options())) {
         // The machine's own devices: they are there, and not ours to change.
-        return Ok(Vec::new());
+        return Ok(());
     }
-    let mut steps = Vec::new();
     for (name, major, minor) in DEFAULT {
-        let target = Target::new(dev.join(name), false);
-        steps.push(node(target, SFlag::S_IFCHR, makedev(major, minor), 0o666, (0, 0)));
+        let path = dev.join(name);
+        if into.has_users() {
+            into.bind_device(&path, path.clone())?;
+        } else {
+            into.step(node(Target::new(path, false), SFlag::S_IFCHR, makedev(major, minor), 0o666, (0, 0)));
+        }
     }
     for (number, device) in linux.devices().iter().flatten().enumerate() {
         let is_default = DEFAULT.iter().any(|(name, ..)| device.path() == &dev.join(name));
-        if !is_default {
-            steps.push(named(device, &format!("linux.devices[{number}]"))?);
+        let field = format!("linux.devices[{number}]");
+        match named(device, &field)? {
+            _ if is_default => {}
+            _ if into.has_users() => into.bind_device(device.path(), spec::inside(device.path(), || field)?)?,
+            step => into.step(step),
         }
     }
     let has_pts = mounts().any(|mount| mount.destination() == Path::new("/dev/pts"));
     let ptmx = has_pts.then_some(("ptmx", c"pts/ptmx"));
-    steps.extend(
-        LINKS
-            .into_iter()
-            .chain(ptmx)
-            .map(|(name, to)| Step::Link { at: Target::new(dev.join(name), false), to: to.to_owned() }),
-    );
-    Ok(steps)
+    for (name, to) in LINKS.into_iter().chain(ptmx) {
+        into.step(Step::Link { at: Target::new(dev.join(name), false), to: to.to_owned() });
+    }
+    Ok(())
 }
 
 fn named(device: &LinuxDevice, field: &str) -> Result<Step, Error> {

@@ -1,6 +1,7 @@
 //! Who the process becomes: limits, user, capabilities, filter; and the program that it executes.
 
 use std::ffi::CString;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use berth_sys::process::Program;
@@ -41,7 +42,12 @@ pub(super) fn score(process: &Process) -> Vec<Step> {
     process.oom_score_adj().map(|score| Step::OomScore(score.to_string())).into_iter().collect()
 }
 
-pub(super) fn plan(process: &Process, filter: Option<Filter>) -> Result<End, Error> {
+pub(super) fn plan(
+    process: &Process,
+    filter: Option<Filter>,
+    preserved: Vec<OwnedFd>,
+    hooks: Option<Step>,
+) -> Result<End, Error> {
     let user = process.user();
     let mut warnings = Vec::new();
     let mut steps = Vec::new();
@@ -85,8 +91,10 @@ pub(super) fn plan(process: &Process, filter: Option<Filter>) -> Result<End, Err
         ambient: ambient.and(permitted).and(inheritable),
     })));
     steps.push(Step::FolderAsUser(PathBuf::from(process.cwd())));
+    steps.extend(hooks);
     steps.extend(no_new_privileges.then_some(Step::NoNewPrivileges));
-    steps.push(Step::Clean);
+    steps.push(Step::WriteLabels);
+    steps.push(Step::Clean { preserved });
     steps.extend(late);
     let (program, program_name) = program(process)?;
     Ok(End { steps, program, program_name, warnings })

@@ -4,10 +4,12 @@
 //! | file | its steps |
 //! |---|---|
 //! | `namespaces` | namespaces entered, host name, kernel parameters |
+//! | `users` | the ids of a user namespace |
 //! | `mounts` | the root file system and what is mounted in it |
 //! | `options` | mount options by name |
 //! | `devices` | device nodes, and which may be used |
 //! | `cgroup` | the cgroup and its limits |
+//! | `schedule` | processors, priorities, labels |
 //! | `identity` | user, capabilities, limits, filter, program |
 
 mod cgroup;
@@ -16,24 +18,36 @@ mod identity;
 mod mounts;
 mod namespaces;
 mod options;
+mod schedule;
 mod step;
+mod users;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use berth_sys::process::Program;
+use berth_sys::cgroup::Cgroup;
+use berth_sys::process::{self, Program};
+use berth_sys::pty::Size;
 use nix::sched::CloneFlags;
 use oci_spec::runtime::{Process, Spec};
 
-pub(crate) use cgroup::CgroupPlan;
+pub(crate) use cgroup::{CgroupPlan, limits, unified};
 pub(crate) use identity::Missing;
 pub(crate) use mounts::MASK_SOURCE;
+pub(crate) use options::MOUNT_OPTIONS;
 pub(crate) use step::{Content, Device, Identity, Mount, Step, Target};
+use users::UserNamespace;
+pub(crate) use users::Users;
 
-use crate::Stdio;
 use crate::error::Error;
+use crate::hooks::{self, Input};
+use crate::limits::PRESERVED_MAX;
 use crate::seccomp::Filter;
 use crate::spec;
+use crate::{Launch, Stdio};
+
+/// The number of the first descriptor that is preserved.
+pub(crate) const FIRST_PRESERVED: i32 = 3;
 
 /// What a new process has to do.
 #[derive(Debug)]
@@ -42,6 +56,10 @@ pub(crate) struct Plan {
     pub(crate) namespaces: CloneFlags,
     /// The pid namespace to be born into, if it is another's.
     pub(crate) pid_namespace: Option<OwnedFd>,
+    /// Those to enter before it is born.
+    pub(crate) entered_before: Vec<(CloneFlags, OwnedFd)>,
+    /// What its maker writes into its new user namespace.
+    pub(crate) users: Option<Users>,
     /// What it does at once.
     pub(crate) setup: Vec<Step>,
     /// What it does when it is started.
@@ -50,20 +68,14 @@ pub(crate) struct Plan {
     pub(crate) program: Program,
     /// The name of that, for errors.
     pub(crate) program_name: String,
-    /// How many mount sources it opens.
-    pub(crate) sources: usize,
+    /// The mount sources, by slot: those that its maker opened. The others it opens itself.
+    pub(crate) sources: Vec<Option<OwnedFd>>,
+    /// Where its maker writes what the hooks that it runs shall read: before it mounts, and when it is started.
+    pub(crate) hook_inputs: Vec<Input>,
+    /// The first number that is free of the descriptors that its program finds.
+    pub(crate) first_free: i32,
     /// What could not be granted.
     pub(crate) warnings: Vec<String>,
-}
-
-/// The three streams; an absent one is the null device.
-pub(crate) fn streams(stdio: Stdio) -> Result<[OwnedFd; 3], Error> {
-    let null = || {
-        let file = std::fs::File::options().read(true).write(true).open("/dev/null");
-        file.map(OwnedFd::from).map_err(Error::file("open", "/dev/null"))
-    };
-    let one = |stream: Option<OwnedFd>| stream.map_or_else(null, Ok);
-    Ok([one(stdio.stdin)?, one(stdio.stdout)?, one(stdio.stderr)?])
 }
 
 /// The plan of a container's first process.
@@ -72,51 +84,160 @@ pub(crate) fn init(
     bundle: &Path,
     cgroup: &CgroupPlan,
     filter: Option<Filter>,
-    stdio: Stdio,
+    mut launch: Launch,
 ) -> Result<Plan, Error> {
     let linux = spec::linux(spec)?;
     let process = spec.process().as_ref().ok_or_else(|| Error::spec("process", "is missing"))?;
-    spec::check_process(process)?;
-    let joined = namespaces::plan(spec, linux)?;
-    let mut setup = identity::score(process);
+    let kept = preserved(&mut launch)?;
+    let first_free = FIRST_PRESERVED + kept.len() as i32;
+    let users = UserNamespace::of(linux)?;
+    let joined = namespaces::plan(spec, linux, &users)?;
+    let mut hook_inputs = Vec::new();
+    let mut setup = Vec::new();
+    if users.is_own() {
+        setup.push(Step::BecomeRoot { mapped: matches!(users, UserNamespace::New(_)) });
+    }
+    setup.extend(identity::score(process));
+    setup.extend(schedule::labels(process));
+    setup.extend(launch.new_keyring.then(|| Step::Keyring(keyring_name(spec))));
     setup.extend(joined.steps);
-    let sources = mounts::plan(spec, &spec::rootfs(spec, bundle)?, &cgroup.cgroup, &mut setup)?;
-    setup.extend([Step::NewSession, Step::Folder(folder(process)?, Missing::Make)]);
-    setup.push(Step::Streams { streams: streams(stdio)?, owner: process.user().uid() });
-    setup.push(Step::AwaitCgroup);
+    let (late_hooks, start_hooks) = plan_hooks(spec, &mut setup, &mut hook_inputs)?;
+    let root_change = if launch.pivot { Step::Pivot } else { Step::MoveRoot };
+    let mounted = mounts::plan(spec, &spec::rootfs(spec, bundle)?, &cgroup.cgroup, &users)?;
+    setup.extend(mounted.steps);
+    setup.extend(late_hooks);
+    setup.push(root_change);
+    setup.extend(mounted.after_root);
+    setup.push(Step::NewSession);
+    setup.push(streams(process, launch.stdio, true)?);
+    setup.push(Step::Folder(folder(process)?, Missing::Make));
+    setup.extend(into(&cgroup.cgroup)?);
     setup.extend(joined.after_cgroup);
-    let end = identity::plan(process, filter)?;
+    setup.extend(schedule::after_cgroup(process, true)?);
+    setup.extend(schedule::of_container(linux)?);
+    let end = identity::plan(process, filter, kept, start_hooks)?;
     Ok(Plan {
         namespaces: joined.born_into,
         pid_namespace: joined.pid_namespace,
+        entered_before: joined.entered_before,
+        users: match users {
+            UserNamespace::New(users) => Some(users),
+            UserNamespace::Machine | UserNamespace::Joined(..) => None,
+        },
         setup,
         finish: end.steps,
         program: end.program,
         program_name: end.program_name,
-        sources,
+        sources: mounted.sources,
+        hook_inputs,
+        first_free,
         warnings: end.warnings,
     })
 }
 
-/// The plan of one more process in a container, whose init `pidfd` stands for.
-pub(crate) fn exec(process: &Process, init: OwnedFd, filter: Option<Filter>, stdio: Stdio) -> Result<Plan, Error> {
-    spec::check_process(process)?;
-    let pid_namespace = init.as_fd().try_clone_to_owned().map_err(Error::Spawn)?;
+/// The plan of one more process in a container, whose init a pidfd stands for, with the kinds of its namespaces.
+pub(crate) fn exec(
+    process: &Process,
+    (init, kinds): (OwnedFd, CloneFlags),
+    cgroup: &Cgroup,
+    filter: Option<Filter>,
+    mut launch: Launch,
+) -> Result<Plan, Error> {
+    let kept = preserved(&mut launch)?;
+    let first_free = FIRST_PRESERVED + kept.len() as i32;
+    let pid_namespace = kinds.contains(CloneFlags::CLONE_NEWPID);
+    let pid_namespace = pid_namespace.then(|| init.as_fd().try_clone_to_owned()).transpose().map_err(Error::Spawn)?;
     let mut setup = identity::score(process);
-    setup.extend([Step::JoinContainer(init), Step::NewSession, Step::Folder(folder(process)?, Missing::Fail)]);
-    setup.push(Step::Streams { streams: streams(stdio)?, owner: process.user().uid() });
-    setup.push(Step::AwaitCgroup);
-    let end = identity::plan(process, filter)?;
+    setup.extend(schedule::before_cgroup(process)?);
+    setup.extend(into(cgroup)?);
+    setup.extend(schedule::labels(process));
+    let kinds = kinds.difference(CloneFlags::CLONE_NEWPID);
+    setup.push(Step::JoinContainer { init, kinds });
+    setup.extend(kinds.contains(CloneFlags::CLONE_NEWUSER).then_some(Step::BecomeRoot { mapped: false }));
+    setup.push(Step::NewSession);
+    setup.push(streams(process, launch.stdio, false)?);
+    setup.push(Step::Folder(folder(process)?, Missing::Fail));
+    setup.extend(schedule::after_cgroup(process, false)?);
+    let end = identity::plan(process, filter, kept, None)?;
     Ok(Plan {
         namespaces: CloneFlags::empty(),
-        pid_namespace: Some(pid_namespace),
+        pid_namespace,
+        entered_before: Vec::new(),
+        users: None,
         setup,
         finish: end.steps,
         program: end.program,
         program_name: end.program_name,
-        sources: 0,
+        sources: Vec::new(),
+        hook_inputs: Vec::new(),
+        first_free,
         warnings: end.warnings,
     })
+}
+
+/// The hooks that the process has its maker run, and those that it runs itself: before the root changes, and when it is
+/// started.
+fn plan_hooks(
+    spec: &Spec,
+    setup: &mut Vec<Step>,
+    inputs: &mut Vec<Input>,
+) -> Result<(Option<Step>, Option<Step>), Error> {
+    let Some(hooks) = spec.hooks() else { return Ok((None, None)) };
+    let late = hooks::ready(hooks.create_container(), "createContainer")?;
+    let start = hooks::ready(hooks.start_container(), "startContainer")?;
+    if hooks::has_early(hooks) || !late.is_empty() || !start.is_empty() {
+        setup.push(Step::AwaitHooks);
+    }
+    let mut step = |hooks: Vec<hooks::Ready>| -> Result<Option<Step>, Error> {
+        let input = Input::new()?;
+        let descriptor = input.descriptor()?;
+        inputs.push(input);
+        Ok((!hooks.is_empty()).then_some(Step::Hooks { hooks, input: descriptor }))
+    };
+    Ok((step(late)?, step(start)?))
+}
+
+/// The ways into the cgroup's v1 folders; into the unified one the process is born.
+fn into(cgroup: &Cgroup) -> Result<Vec<Step>, Error> {
+    Ok(cgroup.open_doors()?.into_iter().map(|(path, door)| Step::JoinCgroup { path, door }).collect())
+}
+
+/// The descriptors that the program finds beside its standard streams, out of the way of the numbers that they get.
+fn preserved(launch: &mut Launch) -> Result<Vec<OwnedFd>, Error> {
+    let kept = std::mem::take(&mut launch.preserved);
+    if kept.len() > PRESERVED_MAX {
+        return Err(Error::spec("preserved descriptors", format!("are more than {PRESERVED_MAX}")));
+    }
+    let end = FIRST_PRESERVED + kept.len() as i32;
+    let lift = |fd| process::lift(fd, end).map_err(|errno| Error::file("keep", "a descriptor")(errno.into()));
+    kept.into_iter().map(lift).collect()
+}
+
+/// Its standard streams: a terminal, or those that it was given.
+fn streams(process: &Process, stdio: Stdio, is_first: bool) -> Result<Step, Error> {
+    let owner = process.user().uid();
+    if process.terminal() == Some(true) {
+        let length = |length: u64| u16::try_from(length).unwrap_or(u16::MAX);
+        let size = process.console_size().map(|it| Size { rows: length(it.height()), columns: length(it.width()) });
+        return Ok(Step::Terminal { size, owner, is_console: is_first });
+    }
+    Ok(Step::Streams { streams: opened(stdio)?, owner })
+}
+
+/// The three streams; an absent one is the null device.
+fn opened(stdio: Stdio) -> Result<[OwnedFd; 3], Error> {
+    let null = || {
+        let file = std::fs::File::options().read(true).write(true).open("/dev/null");
+        file.map(OwnedFd::from).map_err(Error::file("open", "/dev/null"))
+    };
+    let one = |stream: Option<OwnedFd>| stream.map_or_else(null, Ok);
+    Ok([one(stdio.stdin)?, one(stdio.stdout)?, one(stdio.stderr)?])
+}
+
+/// As runc names them, by the container.
+fn keyring_name(spec: &Spec) -> std::ffi::CString {
+    let name = spec.hostname().as_deref().unwrap_or("container");
+    std::ffi::CString::new(format!("_ses.{name}")).unwrap_or_default()
 }
 
 fn folder(process: &Process) -> Result<Target, Error> {
@@ -126,12 +247,28 @@ fn folder(process: &Process) -> Result<Target, Error> {
 impl Plan {
     /// The descriptors that the steps use.
     pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        let mut all = Vec::new();
+        let mut all: Vec<_> = self.sources.iter().flatten().map(AsFd::as_fd).collect();
         for step in self.setup.iter().chain(&self.finish) {
             match step {
                 Step::JoinNamespace { namespace, .. } => all.push(namespace.as_fd()),
-                Step::JoinContainer(init) => all.push(init.as_fd()),
+                Step::JoinContainer { init, .. } => all.push(init.as_fd()),
+                Step::JoinCgroup { door, .. } => all.push(door.as_fd()),
                 Step::Streams { streams, .. } => all.extend(streams.iter().map(AsFd::as_fd)),
+                Step::Clean { preserved } => all.extend(preserved.iter().map(AsFd::as_fd)),
+                Step::Hooks { input, .. } => all.push(input.as_fd()),
+                _ => {}
+            }
+        }
+        all
+    }
+
+    /// The descriptors that the process still needs while it waits for its start, and after.
+    pub(crate) fn descriptors_at_start(&self) -> Vec<BorrowedFd<'_>> {
+        let mut all = Vec::new();
+        for step in &self.finish {
+            match step {
+                Step::Hooks { input, .. } => all.push(input.as_fd()),
+                Step::Clean { preserved } => all.extend(preserved.iter().map(AsFd::as_fd)),
                 _ => {}
             }
         }

@@ -1,22 +1,27 @@
 //! Namespaces: which are made by `clone3`, which are entered, and what is set inside of them.
 
 use std::ffi::CString;
+use std::fmt::Write;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use berth_sys::namespace::{self, Kind};
 use berth_sys::sysctl;
 use nix::sched::CloneFlags;
-use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Linux, Spec};
 
 use super::Step;
+use super::users::UserNamespace;
 use crate::error::Error;
+use crate::spec;
 
 /// How a process comes by its namespaces.
 #[derive(Debug)]
 pub(super) struct Namespaces {
     pub(super) born_into: CloneFlags,
     pub(super) pid_namespace: Option<OwnedFd>,
+    /// With a user namespace in play, the others have to be entered while the process still is the machine's root.
+    pub(super) entered_before: Vec<(CloneFlags, OwnedFd)>,
     pub(super) steps: Vec<Step>,
     /// What makes no sense before the process is in its cgroup.
     pub(super) after_cgroup: Option<Step>,
@@ -25,23 +30,39 @@ pub(super) struct Namespaces {
 /// Host names are at most this long (`__NEW_UTS_LEN`).
 const HOST_NAME_BYTES_MAX: usize = 64;
 
-pub(super) fn plan(spec: &Spec, linux: &Linux) -> Result<Namespaces, Error> {
-    let mut plan =
-        Namespaces { born_into: CloneFlags::empty(), pid_namespace: None, steps: Vec::new(), after_cgroup: None };
+pub(super) fn plan(spec: &Spec, linux: &Linux, users: &UserNamespace) -> Result<Namespaces, Error> {
+    let mut plan = Namespaces {
+        born_into: CloneFlags::empty(),
+        pid_namespace: None,
+        entered_before: Vec::new(),
+        steps: Vec::new(),
+        after_cgroup: None,
+    };
     let mut has = Vec::new();
     for it in linux.namespaces().iter().flatten() {
-        let kind = kind(it.typ())?;
+        let kind = spec::kind(it.typ());
         has.push(kind);
         match (kind, it.path()) {
-            (Kind::Mount, Some(_)) => return Err(Error::unsupported("linux.namespaces: mount with a path")),
+            (Kind::User, None) => plan.born_into |= kind.flag(),
+            (Kind::User, Some(_)) => {}
             // Its root is where the process is when it is made.
             (Kind::Cgroup, None) => plan.after_cgroup = Some(Step::NewCgroupNamespace),
+            // Its clocks are set before somebody is in it.
+            (Kind::Time, None) => plan.steps.push(Step::NewTimeNamespace { offsets: offsets(linux)? }),
             (_, None) => plan.born_into |= kind.flag(),
             (Kind::Pid, Some(path)) => plan.pid_namespace = Some(open(path)?),
+            (_, Some(path)) if users.is_own() => plan.entered_before.push((kind.flag(), open(path)?)),
             (_, Some(path)) => {
                 plan.steps.push(Step::JoinNamespace { kind, path: path.clone(), namespace: open(path)? });
             }
         }
+    }
+    if linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty()) && !has.contains(&Kind::Time) {
+        return Err(Error::spec("linux.timeOffsets", "needs a time namespace in linux.namespaces"));
+    }
+    if let UserNamespace::Joined(path, namespace) = users {
+        let namespace = namespace.try_clone().map_err(Error::file("open the namespace", path))?;
+        plan.entered_before.push((CloneFlags::CLONE_NEWUSER, namespace));
     }
     plan.steps.extend(parameters(linux, &has)?);
     plan.steps.extend(names(spec, &has)?);
@@ -52,18 +73,20 @@ fn open(path: &PathBuf) -> Result<OwnedFd, Error> {
     namespace::open(path).map_err(|error| Error::file("open the namespace", path)(std::io::Error::other(error)))
 }
 
-fn kind(kind: LinuxNamespaceType) -> Result<Kind, Error> {
-    Ok(match kind {
-        LinuxNamespaceType::Mount => Kind::Mount,
-        LinuxNamespaceType::Cgroup => Kind::Cgroup,
-        LinuxNamespaceType::Uts => Kind::Uts,
-        LinuxNamespaceType::Ipc => Kind::Ipc,
-        LinuxNamespaceType::Pid => Kind::Pid,
-        LinuxNamespaceType::Network => Kind::Net,
-        LinuxNamespaceType::User | LinuxNamespaceType::Time => {
-            return Err(Error::unsupported(format!("linux.namespaces: {kind}")));
+/// Lines for `/proc/self/timens_offsets` (time_namespaces(7)).
+fn offsets(linux: &Linux) -> Result<String, Error> {
+    let mut clocks: Vec<_> = linux.time_offsets().iter().flatten().collect();
+    clocks.sort_by_key(|(clock, _)| clock.as_str());
+    let mut text = String::new();
+    for (clock, offset) in clocks {
+        if clock != "monotonic" && clock != "boottime" {
+            return Err(Error::spec(format!("linux.timeOffsets.{clock}"), "is neither monotonic nor boottime"));
         }
-    })
+        let (seconds, nanoseconds) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{clock} {seconds} {nanoseconds}");
+    }
+    Ok(text)
 }
 
 fn parameters(linux: &Linux, has: &[Kind]) -> Result<Vec<Step>, Error> {

@@ -8,6 +8,60 @@ use berth_sys::mount::{
 };
 use nix::mount::MsFlags;
 
+/// Every option that is not the file system's own.
+pub(crate) const MOUNT_OPTIONS: [&str; 50] = [
+    "async",
+    "atime",
+    "bind",
+    "defaults",
+    "dev",
+    "diratime",
+    "exec",
+    "idmap",
+    "loud",
+    "noatime",
+    "nodev",
+    "nodiratime",
+    "noexec",
+    "norelatime",
+    "nostrictatime",
+    "nosuid",
+    "nosymfollow",
+    "private",
+    "ratime",
+    "rbind",
+    "rdev",
+    "rdiratime",
+    "relatime",
+    "remount",
+    "rexec",
+    "ridmap",
+    "rnoatime",
+    "rnodev",
+    "rnodiratime",
+    "rnoexec",
+    "rnosuid",
+    "rnosymfollow",
+    "ro",
+    "rprivate",
+    "rrelatime",
+    "rro",
+    "rrw",
+    "rshared",
+    "rslave",
+    "rstrictatime",
+    "rsuid",
+    "rsymfollow",
+    "runbindable",
+    "rw",
+    "shared",
+    "slave",
+    "strictatime",
+    "suid",
+    "symfollow",
+    "unbindable",
+];
+
 /// The options of one mount, sorted by what they apply to.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Options {
@@ -19,6 +73,10 @@ pub(super) struct Options {
     pub(super) recursive: Attributes,
     /// How far the propagation goes.
     pub(super) propagation: Option<(u64, Reach)>,
+    /// Whether its owners are mapped, and how far.
+    pub(super) idmap: Option<Reach>,
+    /// Whether a new file system begins with what the image has at its place.
+    pub(super) copy_up: bool,
     /// For the file system.
     pub(super) data: Vec<(CString, Option<CString>)>,
 }
@@ -29,8 +87,13 @@ pub(super) fn parse(options: &[String]) -> Result<Options, String> {
     for option in options {
         match option.as_str() {
             // What is the default anyway.
-            "" | "defaults" | "async" | "loud" | "norelatime" => {}
-            "tmpcopyup" | "remount" => return Err(format!("{option}: not supported by this runtime")),
+            "" | "defaults" | "async" | "loud" | "norelatime" | "nolazytime" | "nomand" | "noiversion"
+            | "nostrictatime" => {}
+            "tmpcopyup" => parsed.copy_up = true,
+            "idmap" => parsed.idmap = Some(Reach::One),
+            "ridmap" => parsed.idmap = Some(Reach::Tree),
+            // Every mount is made with all that it shall have: there is none before to be changed.
+            "remount" => {}
             _ => {
                 if let Some(reach) = bind(option) {
                     parsed.bind = Some(reach);
@@ -137,10 +200,18 @@ mod tests {
     }
 
     #[test]
+    fn none_of_the_known_options_is_left_to_the_file_system() {
+        for option in MOUNT_OPTIONS {
+            assert!(parsed(option).data.is_empty(), "{option}");
+        }
+    }
+
+    #[test]
     fn the_rest_is_the_file_system_s() {
         let options = parsed("nosuid,mode=755,size=65536k,newinstance");
         let data: Vec<_> = options.data.iter().map(|(key, value)| (key.to_str().unwrap(), value.is_some())).collect();
         assert_eq!(data, [("mode", true), ("size", true), ("newinstance", false)]);
-        assert!(parse(&["tmpcopyup".into()]).is_err());
+        assert!(parsed("tmpcopyup").copy_up);
+        assert_eq!(parsed("rbind,ridmap").idmap, Some(Reach::Tree));
     }
 }

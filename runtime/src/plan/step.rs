@@ -8,22 +8,38 @@ use std::path::PathBuf;
 use berth_sys::caps;
 use berth_sys::mount::{Attributes, Reach};
 use berth_sys::namespace::Kind;
+use berth_sys::pty::Size;
+use berth_sys::schedule::{NumberSet, Scheduler};
 use berth_sys::seccomp::Instruction;
+use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, SFlag};
 
 use super::identity::Missing;
+use crate::hooks::Ready;
 
 /// One thing to do.
 #[derive(Debug)]
 pub(crate) enum Step {
     /// Become more or less likely to be taken by the OOM killer; who may not become less goes on.
     OomScore(String),
-    /// Wait until its maker has put it into the cgroup.
-    AwaitCgroup,
+    /// Become root of the user namespace, once its maker has mapped its users, if it is new.
+    BecomeRoot { mapped: bool },
+    /// Open a file below `/proc/self/attr` for a label that [`Step::WriteLabels`] writes.
+    OpenLabel { files: &'static [&'static str], label: String },
+    /// Get a session keyring of its own.
+    Keyring(CString),
+    /// Let its maker run hooks, now that the namespaces are there.
+    AwaitHooks,
+    /// Run hooks, with this file as their input.
+    Hooks { hooks: Vec<Ready>, input: OwnedFd },
+    /// Enter a cgroup of a v1 hierarchy by its opened door.
+    JoinCgroup { path: PathBuf, door: OwnedFd },
+    /// Make a time namespace and enter it.
+    NewTimeNamespace { offsets: String },
     /// Enter a namespace by its descriptor.
     JoinNamespace { kind: Kind, path: PathBuf, namespace: OwnedFd },
-    /// Enter every namespace of the process behind this pidfd, but for its pid namespace, which one is born into.
-    JoinContainer(OwnedFd),
+    /// Enter these namespaces of the process behind this pidfd; a pid namespace one is born into.
+    JoinContainer { init: OwnedFd, kinds: CloneFlags },
     /// Make the present cgroups the root of what can be seen.
     NewCgroupNamespace,
     /// Write a kernel parameter.
@@ -54,12 +70,30 @@ pub(crate) enum Step {
     ReadOnlyRoot,
     /// Make the root the root.
     Pivot,
+    /// Move the root over the machine's, where that cannot be left.
+    MoveRoot,
+    /// Change the propagation of the root, and of what is below.
+    RootPropagation(u64),
+    /// Fill a new file system with what the image has at its place.
+    CopyUp(Target),
     /// Lead a new session.
     NewSession,
     /// Change to a folder.
     Folder(Target, Missing),
     /// Take these as standard streams; give them to this user.
     Streams { streams: [OwnedFd; 3], owner: u32 },
+    /// Make a terminal in the container, tell its master, and take it as standard streams; give it to this user.
+    Terminal { size: Option<Size>, owner: u32, is_console: bool },
+    /// Run on these processors.
+    Affinity { processors: NumberSet, list: String },
+    /// Take on a scheduling policy.
+    Scheduler(Scheduler),
+    /// Take on an I/O priority.
+    IoPriority { class: u16, level: u16 },
+    /// Take on an execution domain.
+    Personality(u32),
+    /// Take memory by a policy.
+    MemoryPolicy { mode: i32, nodes: Option<NumberSet> },
     /// Set a resource limit.
     Limit { name: String, resource: u32, soft: u64, hard: u64 },
     /// Drop these capabilities for good.
@@ -72,8 +106,10 @@ pub(crate) enum Step {
     NoNewPrivileges,
     /// Filter system calls.
     Filter { program: Vec<Instruction>, flags: u32 },
-    /// Set signals back, and let no descriptor pass into the program.
-    Clean,
+    /// Set signals back, and let no descriptor pass into the program but these, from 3 on.
+    Clean { preserved: Vec<OwnedFd> },
+    /// Take on the labels with the program.
+    WriteLabels,
 }
 
 /// A place in the container's root, with the folders to it.
@@ -136,11 +172,22 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OomScore(score) => write!(f, "set oom_score_adj to {score}"),
-            Self::AwaitCgroup => write!(f, "be put into the cgroup"),
+            Self::BecomeRoot { .. } => write!(f, "become root of the user namespace"),
+            Self::OpenLabel { label, .. } => write!(f, "prepare the security label {label:?}"),
+            Self::Keyring(_) => write!(f, "make a session keyring"),
+            Self::AwaitHooks => write!(f, "wait for the hooks"),
+            Self::Hooks { hooks, .. } => {
+                let names: Vec<&str> = hooks.iter().map(|hook| hook.name.as_str()).collect();
+                write!(f, "run the hooks {}", names.join(", "))
+            }
+            Self::JoinCgroup { path, .. } => write!(f, "enter the cgroup {}", path.display()),
+            Self::NewTimeNamespace { offsets } => {
+                write!(f, "make a time namespace with the offsets {:?}", offsets.trim())
+            }
             Self::JoinNamespace { kind, path, .. } => {
                 write!(f, "enter the {} namespace {}", kind.name(), path.display())
             }
-            Self::JoinContainer(_) => write!(f, "enter the container's namespaces"),
+            Self::JoinContainer { .. } => write!(f, "enter the container's namespaces"),
             Self::NewCgroupNamespace => write!(f, "make a cgroup namespace"),
             Self::Parameter { path, value } => write!(f, "write {value:?} to {}", path.display()),
             Self::HostName(name) => write!(f, "set the host name to {name:?}"),
@@ -154,18 +201,27 @@ impl fmt::Display for Step {
             Self::Mask(path) => write!(f, "mask {}", path.display()),
             Self::ReadOnly(path) | Self::Seal(path) => write!(f, "make {} read-only", path.display()),
             Self::ReadOnlyRoot => write!(f, "make the root file system read-only"),
-            Self::Pivot => write!(f, "change the root"),
+            Self::Pivot | Self::MoveRoot => write!(f, "change the root"),
+            Self::RootPropagation(_) => write!(f, "set the root's propagation"),
+            Self::CopyUp(target) => write!(f, "copy what the image has at {}", target.path.display()),
             Self::NewSession => write!(f, "make a session"),
             Self::Folder(Target { path, .. }, _) | Self::FolderAsUser(path) => {
                 write!(f, "change to the working directory {}", path.display())
             }
             Self::Streams { .. } => write!(f, "set up the standard streams"),
+            Self::Terminal { .. } => write!(f, "make the terminal"),
+            Self::Affinity { list, .. } => write!(f, "run on the processors {list}"),
+            Self::Scheduler(_) => write!(f, "set the scheduler"),
+            Self::IoPriority { class, level } => write!(f, "set the I/O priority to class {class}, level {level}"),
+            Self::Personality(persona) => write!(f, "set the personality to {persona:#x}"),
+            Self::MemoryPolicy { .. } => write!(f, "set the memory policy"),
             Self::Limit { name, soft, hard, .. } => write!(f, "set {name} to {soft}, at most {hard}"),
             Self::DropCapabilities(_) => write!(f, "drop capabilities"),
             Self::Become(identity) => write!(f, "become user {}, group {}", identity.user, identity.group),
             Self::NoNewPrivileges => write!(f, "give up new privileges"),
             Self::Filter { program, .. } => write!(f, "load the seccomp filter of {} instructions", program.len()),
-            Self::Clean => write!(f, "reset signals and descriptors"),
+            Self::Clean { .. } => write!(f, "reset signals and descriptors"),
+            Self::WriteLabels => write!(f, "take on the security labels"),
         }
     }
 }

@@ -59,9 +59,6 @@ pub(super) struct Table {
 
 /// Reads a profile. System calls and machine languages that this machine does not have are left out.
 pub(super) fn parse(seccomp: &LinuxSeccomp) -> Result<Vec<Table>, Error> {
-    if seccomp.listener_path().is_some() {
-        return Err(Error::unsupported("linux.seccomp.listenerPath"));
-    }
     let default = verdict(seccomp.default_action(), seccomp.default_errno_ret(), "linux.seccomp.defaultAction")?;
     let mut tables: Vec<Table> = machines(seccomp.architectures().as_deref().unwrap_or_default())
         .into_iter()
@@ -109,7 +106,7 @@ fn verdict(action: LinuxSeccompAction, errno: Option<u32>, field: &str) -> Resul
         LinuxSeccompAction::ScmpActTrace => 0x7ff0_0000 | data,
         LinuxSeccompAction::ScmpActLog => 0x7ffc_0000,
         LinuxSeccompAction::ScmpActAllow => 0x7fff_0000,
-        LinuxSeccompAction::ScmpActNotify => return Err(Error::unsupported(format!("{field}: SCMP_ACT_NOTIFY"))),
+        LinuxSeccompAction::ScmpActNotify => 0x7fc0_0000,
     })
 }
 

@@ -1,6 +1,6 @@
 //! create, start, exec, kill, delete, and what is left afterwards.
 
-use berth_runtime::{Error, Runtime, Status};
+use berth_runtime::{Error, Runtime, Status, Stdio};
 use nix::errno::Errno;
 use serde_json::json;
 
@@ -84,10 +84,10 @@ fn an_exec_that_cannot_be_is_an_error_and_leaves_no_process() {
     let before = container.runtime.cgroup(&container.id).unwrap().processes().unwrap();
     let mut process: oci_spec::runtime::Process = serde_json::from_value(container.spec["process"].clone()).unwrap();
     process.set_args(Some(vec!["/bin/nothing".into()]));
-    let error = container.runtime.exec(&container.id, &process, Default::default()).unwrap_err();
+    let error = container.runtime.exec(&container.id, &process, Stdio::default()).unwrap_err();
     assert!(matches!(error, Error::Exec { errno: Errno::ENOENT, .. }), "{error}");
     process.set_cwd("/nowhere".into());
-    let error = container.runtime.exec(&container.id, &process, Default::default()).unwrap_err();
+    let error = container.runtime.exec(&container.id, &process, Stdio::default()).unwrap_err();
     assert!(describe(&error).contains("/nowhere"), "{}", describe(&error));
     assert_eq!(container.runtime.cgroup(&container.id).unwrap().processes().unwrap(), before);
     container.runtime.kill(&container.id, 9, false).unwrap();
@@ -130,7 +130,7 @@ fn ids_are_unique_and_checked() {
     container.running();
     assert!(matches!(container.create(), Err(Error::Exists { .. })));
     assert_eq!(container.runtime.state(&container.id).unwrap().status, Status::Running);
-    assert!(matches!(container.runtime.create("../x", &container.bundle(), Default::default()), Err(Error::Id { .. })));
+    assert!(matches!(container.runtime.create("../x", &container.bundle(), Stdio::default()), Err(Error::Id { .. })));
     assert!(matches!(container.runtime.start("nobody"), Err(Error::NotFound { .. })));
 }
 

@@ -92,5 +92,4 @@ fn what_would_change_the_machine_is_refused() {
     );
     check(&|it| it.namespace("uts", None), "hostname");
     check(&|it| it.namespace("mount", None), "mount namespace");
-    check(&|it| it.namespace("user", Some("/proc/self/ns/user")), "user");
 }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Cgroup, Error, Version, is_gone, processes_in, read, write};
+use super::freeze::{FROZEN, events_say};
+use super::{Cgroup, Error, Version, is_gone, processes_in, write};
 use crate::process::{pidfd_open, pidfd_send_signal};
 
 /// How long killing or removing waits for the kernel before it gives up.
@@ -43,12 +44,12 @@ impl Cgroup {
             Some(folder) if folder.join("cgroup.kill").exists() => {
                 tolerate_gone(write(&folder.join("cgroup.kill"), "1"))?;
                 // A v1 freezer around the container, ours or anybody's, would keep the dead from dying.
-                self.thaw()?;
+                self.thaw_v1()?;
             }
             _ => {
-                self.freeze()?;
+                self.ask_v1_freezer(FROZEN)?;
                 let signalled = self.signal(libc::SIGKILL);
-                self.thaw()?;
+                self.thaw_v1()?;
                 signalled?;
             }
         }
@@ -60,21 +61,6 @@ impl Cgroup {
     pub fn remove(&self) -> Result<(), Error> {
         let results: Vec<_> = self.folders().map(|(_, folder, _)| remove_tree(folder)).collect();
         results.into_iter().collect()
-    }
-
-    fn freeze(&self) -> Result<(), Error> {
-        match self.folder("freezer") {
-            Some((folder, _)) => tolerate_gone(write(&folder.join("freezer.state"), "FROZEN")),
-            None => Ok(()),
-        }
-    }
-
-    fn thaw(&self) -> Result<(), Error> {
-        let Some((folder, _)) = self.folder("freezer") else { return Ok(()) };
-        for folder in tree(folder)? {
-            tolerate_gone(write(&folder.join("freezer.state"), "THAWED"))?;
-        }
-        Ok(())
     }
 
     fn wait_until_empty(&self) -> Result<(), Error> {
@@ -99,11 +85,7 @@ impl Cgroup {
 }
 
 fn is_unpopulated(folder: &Path) -> Result<bool, Error> {
-    match read(&folder.join("cgroup.events")) {
-        Ok(text) => Ok(text.lines().any(|line| line == "populated 0")),
-        Err(Error::File { source, .. }) if is_gone(&source) => Ok(true),
-        Err(error) => Err(error),
-    }
+    Ok(events_say(folder, "populated 0")?.unwrap_or(true))
 }
 
 fn remove_tree(folder: &Path) -> Result<(), Error> {
@@ -122,7 +104,7 @@ fn remove_tree(folder: &Path) -> Result<(), Error> {
 }
 
 /// The folder and all below it, parents first; empty if it is gone.
-fn tree(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+pub(super) fn tree(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut found = Vec::new();
     let mut open = vec![(folder.to_owned(), 0)];
     while let Some((folder, depth)) = open.pop() {
@@ -142,14 +124,14 @@ fn tree(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(found)
 }
 
-fn tolerate_gone(result: Result<(), Error>) -> Result<(), Error> {
+pub(super) fn tolerate_gone(result: Result<(), Error>) -> Result<(), Error> {
     match result {
         Err(Error::File { source, .. }) if is_gone(&source) => Ok(()),
         other => other,
     }
 }
 
-fn wait_for(folder: &Path, mut done: impl FnMut() -> Result<bool, Error>) -> Result<(), Error> {
+pub(super) fn wait_for(folder: &Path, mut done: impl FnMut() -> Result<bool, Error>) -> Result<(), Error> {
     let began = Instant::now();
     let mut pause = PAUSE.0;
     while !done()? {

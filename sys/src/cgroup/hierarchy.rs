@@ -16,9 +16,10 @@ pub enum Version {
     V2,
 }
 
-/// The controllers that berth sets limits with, or reads figures from. The freezer is only wanted where there is no
-/// unified hierarchy, whose `cgroup.kill` needs no freezing; cpuset and hugetlb only where somebody limits them.
-const WANTED: [&str; 5] = ["cpu", "cpuacct", "memory", "pids", "devices"];
+/// The controllers that berth sets limits with, or that it or other tools read figures from. The freezer is only wanted
+/// where there is no unified hierarchy, whose `cgroup.kill` needs no freezing; cpuset and hugetlb only where somebody
+/// limits them.
+const WANTED: [&str; 6] = ["cpu", "cpuacct", "memory", "pids", "devices", "blkio"];
 
 /// What the unified hierarchy can limit and berth may want enabled.
 const ENABLED: [&str; 6] = ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"];

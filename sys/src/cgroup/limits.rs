@@ -29,7 +29,50 @@ pub struct Limits {
     pub pids: Option<i64>,
     /// Huge pages by size.
     pub hugepages: Vec<HugepageLimit>,
+    /// v1: how willingly memory is swapped out, 0 to 100.
+    pub memory_swappiness: Option<u64>,
+    /// v1: whether processes that run out of memory wait, and are not killed.
+    pub oom_waits: Option<bool>,
+    /// v1: memory of TCP buffers, in bytes; -1 for no limit.
+    pub memory_tcp_bytes: Option<i64>,
+    /// v1: processor time of real-time threads per period, in microseconds.
+    pub cpu_realtime_runtime_us: Option<i64>,
+    /// v1: the length of that period, in microseconds.
+    pub cpu_realtime_period_us: Option<u64>,
+    /// Block devices.
+    pub block_io: BlockIo,
+    /// v1: the class of its packets for traffic control.
+    pub net_class: Option<u32>,
+    /// v1: the priority of its packets by interface.
+    pub net_priorities: Vec<(String, u32)>,
+    /// RDMA devices by name: handles and objects.
+    pub rdma: Vec<(String, Option<u32>, Option<u32>)>,
 }
+
+/// How block devices may be used.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BlockIo {
+    /// The share under contention, 10 to 1000.
+    pub weight: Option<u16>,
+    /// v1: the same in competition with the cgroup's children.
+    pub leaf_weight: Option<u16>,
+    /// Shares by device.
+    pub device_weights: Vec<(Device, u16)>,
+    /// v1: the same in competition with the cgroup's children.
+    pub device_leaf_weights: Vec<(Device, u16)>,
+    /// Bytes read per second.
+    pub read_bytes: Vec<(Device, u64)>,
+    /// Bytes written per second.
+    pub write_bytes: Vec<(Device, u64)>,
+    /// Reads per second.
+    pub reads: Vec<(Device, u64)>,
+    /// Writes per second.
+    pub writes: Vec<(Device, u64)>,
+}
+
+/// A block device: major and minor number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Device(pub i64, pub i64);
 
 /// A limit of huge pages of one size.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,20 +85,26 @@ pub struct HugepageLimit {
 
 /// One value for one control file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Setting {
-    controller: &'static str,
-    file: String,
-    value: String,
+pub(super) struct Setting {
+    pub(super) controller: &'static str,
+    pub(super) file: String,
+    pub(super) value: String,
     /// Whether a kernel without this file is good enough (swap accounting can be compiled out or switched off).
-    optional: bool,
+    pub(super) optional: bool,
 }
 
 impl Limits {
     /// The controllers that these limits need beyond those that every cgroup has.
     pub fn controllers(&self) -> Vec<&'static str> {
-        let cpuset = self.cpuset_cpus.is_some() || self.cpuset_mems.is_some();
-        let hugetlb = !self.hugepages.is_empty();
-        [cpuset.then_some("cpuset"), hugetlb.then_some("hugetlb")].into_iter().flatten().collect()
+        let wanted = [
+            (self.cpuset_cpus.is_some() || self.cpuset_mems.is_some(), "cpuset"),
+            (!self.hugepages.is_empty(), "hugetlb"),
+            (self.block_io != BlockIo::default(), "blkio"),
+            (self.net_class.is_some(), "net_cls"),
+            (!self.net_priorities.is_empty(), "net_prio"),
+            (!self.rdma.is_empty(), "rdma"),
+        ];
+        wanted.into_iter().filter_map(|(wanted, name)| wanted.then_some(name)).collect()
     }
 
     fn settings(&self, version: impl Fn(&str) -> Option<Version>) -> Vec<Setting> {
@@ -73,6 +122,16 @@ impl Limits {
                 _ => format!("hugetlb.{size}.limit_in_bytes"),
             };
             settings.push(Setting { controller: "hugetlb", file, value: bytes.to_string(), optional: *bytes == 0 });
+        }
+        self.block_io.put(&mut settings, version("io").or_else(|| version("blkio")));
+        put(&mut settings, "net_cls", "net_cls.classid", self.net_class.map(|class| class.to_string()));
+        for (interface, priority) in &self.net_priorities {
+            put(&mut settings, "net_prio", "net_prio.ifpriomap", Some(format!("{interface} {priority}")));
+        }
+        for (device, handles, objects) in &self.rdma {
+            let amount = |amount: &Option<u32>| amount.map_or("max".to_owned(), |amount| amount.to_string());
+            let value = format!("{device} hca_handle={} hca_object={}", amount(handles), amount(objects));
+            put(&mut settings, "rdma", "rdma.max", Some(value));
         }
         settings
     }
@@ -98,6 +157,10 @@ impl Limits {
             let quota = self.cpu_quota_us.filter(|&quota| quota != 0);
             put(settings, "cpu", "cpu.cfs_quota_us", quota.map(|quota| quota.to_string()));
             put(settings, "cpu", "cpu.cfs_burst_us", burst);
+            let period = self.cpu_realtime_period_us.filter(|&period| period > 0);
+            put(settings, "cpu", "cpu.rt_period_us", period.map(|period| period.to_string()));
+            let runtime = self.cpu_realtime_runtime_us.filter(|&runtime| runtime != 0);
+            put(settings, "cpu", "cpu.rt_runtime_us", runtime.map(|runtime| runtime.to_string()));
         }
         put(settings, "cpu", "cpu.idle", idle);
     }
@@ -117,7 +180,14 @@ impl Limits {
         } else {
             put(settings, "memory", "memory.limit_in_bytes", limit.map(|limit| limit.to_string()));
             put(settings, "memory", "memory.soft_limit_in_bytes", reservation.map(|bytes| bytes.to_string()));
+            // No limit of memory is no limit of both, unless somebody says otherwise.
+            let both = both.or(limit.filter(|&limit| limit < 0));
             put_optional(settings, "memory", "memory.memsw.limit_in_bytes", both.map(|both| both.to_string()));
+            put(settings, "memory", "memory.swappiness", self.memory_swappiness.map(|it| it.to_string()));
+            let waits = self.oom_waits.map(|waits| u8::from(waits).to_string());
+            put(settings, "memory", "memory.oom_control", waits);
+            let tcp = self.memory_tcp_bytes.filter(|&bytes| bytes != 0);
+            put_optional(settings, "memory", "memory.kmem.tcp.limit_in_bytes", tcp.map(|bytes| bytes.to_string()));
         }
     }
 }
@@ -126,11 +196,11 @@ fn max_or(bytes: i64) -> String {
     if bytes < 0 { "max".into() } else { bytes.to_string() }
 }
 
-fn put(settings: &mut Vec<Setting>, controller: &'static str, file: &str, value: Option<String>) {
+pub(super) fn put(settings: &mut Vec<Setting>, controller: &'static str, file: &str, value: Option<String>) {
     settings.extend(value.map(|value| Setting { controller, file: file.to_owned(), value, optional: false }));
 }
 
-fn put_optional(settings: &mut Vec<Setting>, controller: &'static str, file: &str, value: Option<String>) {
+pub(super) fn put_optional(settings: &mut Vec<Setting>, controller: &'static str, file: &str, value: Option<String>) {
     settings.extend(value.map(|value| Setting { controller, file: file.to_owned(), value, optional: true }));
 }
 
@@ -151,21 +221,24 @@ pub fn weight_of_shares(shares: u64) -> u64 {
 
 impl Cgroup {
     /// Writes the limits. A limit whose controller this machine does not have is an error.
+    ///
+    /// What the kernel refuses is tried once more after the others: of limits that bound one another (memory and swap,
+    /// quota and period) which has to move first depends on the way.
     pub fn set(&self, limits: &Limits) -> Result<(), Error> {
+        let mut refused = Vec::new();
         for setting in limits.settings(|controller| self.folder(controller).map(|(_, version)| version)) {
-            match self.folder(setting.controller) {
-                Some((folder, _)) => {
-                    let path = folder.join(&setting.file);
-                    if setting.optional && !path.exists() {
-                        continue;
-                    }
-                    write(&path, &setting.value)?;
+            let Some((folder, _)) = self.folder(setting.controller) else {
+                if setting.optional {
+                    continue;
                 }
-                None if setting.optional => {}
-                None => return Err(Error::NoController { controller: setting.controller.to_owned() }),
+                return Err(Error::NoController { controller: setting.controller.to_owned() });
+            };
+            let path = folder.join(&setting.file);
+            if (!setting.optional || path.exists()) && write(&path, &setting.value).is_err() {
+                refused.push((path, setting.value));
             }
         }
-        Ok(())
+        refused.iter().try_for_each(|(path, value)| write(path, value))
     }
 
     /// Writes a value to a file of the unified hierarchy, as the OCI's `unified` map asks.
@@ -229,7 +302,9 @@ mod tests {
     fn no_limit_is_written_as_each_version_writes_it() {
         let limits = Limits { cpu_quota_us: Some(-1), memory_bytes: Some(-1), pids: Some(-1), ..Limits::default() };
         check(Version::V2, limits.clone(), &[("cpu.max", "max 100000"), ("memory.max", "max"), ("pids.max", "max")]);
-        check(Version::V1, limits, &[("cpu.cfs_quota_us", "-1"), ("memory.limit_in_bytes", "-1"), ("pids.max", "max")]);
+        let both = ("memory.memsw.limit_in_bytes", "-1");
+        let quota = ("cpu.cfs_quota_us", "-1");
+        check(Version::V1, limits, &[quota, ("memory.limit_in_bytes", "-1"), both, ("pids.max", "max")]);
     }
 
     #[test]

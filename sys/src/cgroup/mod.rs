@@ -4,16 +4,19 @@
 //! | file | what |
 //! |---|---|
 //! | `hierarchy` | where the controllers of this machine are |
-//! | `limits` | limits and the files they are written to |
+//! | `limits`, `block` | limits and the files they are written to |
 //! | `end` | killing what is inside, removing the folders |
+//! | `freeze` | stopping what is inside, and letting it go on |
 //! | [`oom`] | being told of the OOM killer |
 //! | [`device`] | which devices may be used: a list on v1, a BPF program on v2 |
 //!
 //! On v1 a folder is made only where a controller is wanted: each hierarchy that a process has to be moved into costs
 //! about 0.25 ms. Into the unified hierarchy a process is born.
 
+mod block;
 pub mod device;
 mod end;
+mod freeze;
 mod hierarchy;
 mod limits;
 pub mod oom;
@@ -26,7 +29,10 @@ use std::path::{Component, Path, PathBuf};
 
 pub use end::END_DEADLINE;
 pub use hierarchy::{Hierarchies, Version};
-pub use limits::{HugepageLimit, Limits, weight_of_shares};
+pub use limits::{BlockIo, Device, HugepageLimit, Limits, weight_of_shares};
+
+/// What a thread writes to a door of [`Cgroup::open_doors`] to go in.
+pub const DOOR_KEY: &[u8] = b"0";
 
 /// How often enabling controllers is tried against somebody who disables them.
 const ENABLE_TRIES: usize = 10;
@@ -146,15 +152,58 @@ impl Cgroup {
         self.unified().map(|path| open_folder(path).map_err(Error::file("open", path))).transpose()
     }
 
-    /// Moves a process into the v1 folders; into the unified one it should be born. One that has ended is passed over.
-    pub fn add(&self, pid: i32) -> Result<(), Error> {
-        for folder in self.folders.iter().filter(|folder| folder.version == Version::V1) {
-            match write(&folder.path.join("cgroup.procs"), &pid.to_string()) {
-                Err(Error::File { source, .. }) if source.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
-                other => other?,
+    /// Opens the door to each v1 folder, for a process of one thread to go in itself by [`DOOR_KEY`] (into the unified
+    /// one it should be born).
+    ///
+    /// Who is moved by another waits for the whole machine: the kernel takes a lock against every fork and exec, up to
+    /// some ten milliseconds. A thread that moves itself by the `tasks` file takes none.
+    pub fn open_doors(&self) -> Result<Vec<(PathBuf, OwnedFd)>, Error> {
+        let v1 = self.folders.iter().filter(|folder| folder.version == Version::V1);
+        v1.map(|folder| {
+            let path = folder.path.join("tasks");
+            let door = OpenOptions::new().write(true).open(&path).map_err(Error::file("open", &path))?;
+            Ok((folder.path.clone(), door.into()))
+        })
+        .collect()
+    }
+
+    /// Makes the folders that are missing, and moves the processes of the cgroup into them: for a controller that is
+    /// wanted when they run already. Slow, see [`Self::open_doors`].
+    pub fn join_missing(&self) -> Result<(), Error> {
+        let missing: Vec<&Folder> = self.folders.iter().filter(|folder| !folder.path.exists()).collect();
+        missing.iter().try_for_each(|folder| folder.make())?;
+        for folder in missing {
+            let inside = folder.path.join("cgroup.procs");
+            // Who is born meanwhile begins where its parent is: after one look that finds nobody new, all are there.
+            while let Some(pid) = {
+                let there = processes_in(&folder.path)?;
+                self.processes()?.into_iter().find(|pid| !there.contains(pid))
+            } {
+                match write(&inside, &pid.to_string()) {
+                    Err(Error::File { source, .. }) if source.raw_os_error() == Some(libc::ESRCH) => {}
+                    other => other?,
+                }
             }
         }
         Ok(())
+    }
+
+    /// The cgroup at a relative path below this one.
+    pub fn below(&self, path: &Path) -> Result<Self, Error> {
+        let relative = relative(&Path::new("/").join(path))?.to_owned();
+        let folders = self.folders.iter().map(|folder| Folder { path: folder.path.join(&relative), ..folder.clone() });
+        Ok(Self { path: self.path.join(&relative), folders: folders.collect() })
+    }
+
+    /// Every process in this cgroup and in those below, as any one hierarchy knows them, in ascending order.
+    pub fn all_processes(&self) -> Result<Vec<i32>, Error> {
+        let Some(folder) = self.folders.first() else { return Ok(Vec::new()) };
+        let mut pids = Vec::new();
+        for folder in end::tree(&folder.path)? {
+            pids.extend(processes_in(&folder)?);
+        }
+        pids.sort_unstable();
+        Ok(pids)
     }
 
     /// The processes in this very cgroup (not in those below), as any one hierarchy knows them.

@@ -132,6 +132,16 @@ impl Changes {
         });
     }
 
+    /// Moves a link into another network namespace, under a name that is free there. It arrives down and without
+    /// addresses.
+    pub fn move_link(&mut self, index: u32, name: &str, netns: BorrowedFd<'_>) {
+        self.messages.push(format!("move link {index} as {name}"), libc::RTM_NEWLINK, CHANGE, |message| {
+            message.fixed(&fixed(index, 0));
+            message.put_str(libc::IFLA_IFNAME, name);
+            message.put_u32(libc::IFLA_NET_NS_FD, netns.as_raw_fd() as u32);
+        });
+    }
+
     /// Deletes a link; the other end of a veth pair goes with it. The kernel takes tens of milliseconds for this.
     pub fn delete_link(&mut self, name: &str) {
         self.messages.push(format!("delete link {name}"), libc::RTM_DELLINK, CHANGE, |message| {

@@ -1,0 +1,145 @@
+//! The maker's side of a new process' set-up: makes it, does for it what only the maker can, and hears how it went.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use berth_sys::cgroup::Cgroup;
+use berth_sys::namespace;
+use berth_sys::process::{self, Birth, Child, pidfd_send_signal, spawn, wait};
+use berth_sys::socket;
+use nix::errno::Errno;
+
+use crate::Spawned;
+use crate::error::Error;
+use crate::init::{Init, Start};
+use crate::plan::Plan;
+use crate::seccomp::Listener;
+use crate::sync::{self, Message};
+
+/// A new process and its maker's end of their conversation. Dropped, it kills the process.
+pub(crate) struct Conversation<'a> {
+    plan: &'a Plan,
+    child: Option<Child>,
+    socket: OwnedFd,
+    terminal: Option<OwnedFd>,
+}
+
+/// What the maker does on the way.
+pub(crate) trait Duties {
+    /// The namespaces of the process are there, and nothing is mounted.
+    fn run_hooks(&mut self, pid: i32) -> Result<(), Error>;
+
+    /// The process' filter has a listener, which has to go to whoever answers.
+    fn hand_over(&mut self, pid: i32, listener: OwnedFd) -> Result<(), Error>;
+}
+
+impl<'a> Conversation<'a> {
+    /// Makes the process.
+    pub(crate) fn begin(plan: &'a Plan, cgroup: &Cgroup, start: Start) -> Result<Self, Error> {
+        let (ours, theirs) = socket::pair().map_err(Error::Spawn)?;
+        let theirs = process::lift(theirs, plan.first_free).map_err(|errno| Error::Spawn(errno.into()))?;
+        let folder = cgroup.open_unified()?;
+        let birth = Birth {
+            namespaces: plan.namespaces,
+            pid_namespace: plan.pid_namespace.as_ref().map(AsFd::as_fd),
+            cgroup: folder.as_ref().map(AsFd::as_fd),
+            entered_before: &plan.entered_before,
+        };
+        let init = Init::new(plan, start, theirs)?;
+        let child = spawn(&birth, || init.run()).map_err(|source| match plan.entered_before.is_empty() {
+            true => Error::Spawn(source),
+            false => Error::Setup { step: "enter the namespaces that are given by path".into(), source },
+        })?;
+        let this = Self { plan, child: Some(child), socket: ours, terminal: None };
+        if let Some(users) = &plan.users {
+            namespace::map_users(this.pid(), &users.uids, &users.gids)
+                .map_err(|source| Error::Setup { step: "map the users of the new user namespace".into(), source })?;
+            this.go_on();
+        }
+        Ok(this)
+    }
+
+    /// Its id, in the maker's pid namespace.
+    pub(crate) fn pid(&self) -> i32 {
+        self.child.as_ref().map_or(0, |child| child.pid)
+    }
+
+    /// Accompanies the process until it is set up.
+    pub(crate) fn until_ready(&mut self, duties: &mut impl Duties) -> Result<(), Error> {
+        match self.until_news(duties, "set up")? {
+            Some(Message::Ready) => Ok(()),
+            _ => Err(Error::Died { phase: "set up" }),
+        }
+    }
+
+    /// Accompanies the process until it executes its program.
+    pub(crate) fn until_executed(mut self, duties: &mut impl Duties) -> Result<Spawned, Error> {
+        match self.until_news(duties, "set up")? {
+            Some(Message::Going) => {}
+            _ => return Err(Error::Died { phase: "set up" }),
+        }
+        match self.until_news(duties, "started")? {
+            None => self.release(),
+            Some(_) => Err(Error::Died { phase: "started" }),
+        }
+    }
+
+    /// Lets the process outlive this call.
+    pub(crate) fn keep(self) -> Result<Spawned, Error> {
+        sync::send(&self.socket, Message::GoOn).map_err(|_| Error::Died { phase: "set up" })?;
+        self.release()
+    }
+
+    /// Does what the process asks for until it has something to tell; nothing once it has closed its end.
+    fn until_news(&mut self, duties: &mut impl Duties, phase: &'static str) -> Result<Option<Message>, Error> {
+        loop {
+            let (message, descriptor) = sync::receive(&self.socket, phase)?;
+            match message {
+                Some(Message::Hooks) => {
+                    duties.run_hooks(self.pid())?;
+                    self.go_on();
+                }
+                Some(Message::Terminal) => self.terminal = descriptor,
+                Some(Message::Listener { number }) => {
+                    let child = self.child.as_ref().ok_or(Error::Died { phase })?;
+                    duties.hand_over(child.pid, Listener::take(&child.pidfd, number)?)?;
+                    self.go_on();
+                }
+                Some(Message::Failed { step, errno }) => return Err(self.plan.failure(step, errno)),
+                other => return Ok(other),
+            }
+        }
+    }
+
+    /// If the process has failed meanwhile, it has said so.
+    fn go_on(&self) {
+        let _ = sync::send(&self.socket, Message::GoOn);
+    }
+
+    fn release(mut self) -> Result<Spawned, Error> {
+        let child = self.child.take().ok_or(Error::Died { phase: "set up" })?;
+        Ok(Spawned { pid: child.pid, pidfd: child.pidfd, terminal: self.terminal.take() })
+    }
+}
+
+impl Drop for Conversation<'_> {
+    fn drop(&mut self) {
+        if let Some(child) = &self.child {
+            let _ = pidfd_send_signal(&child.pidfd, nix::libc::SIGKILL);
+            let _ = wait(&child.pidfd);
+        }
+    }
+}
+
+impl Plan {
+    fn failure(&self, step: u16, errno: i32) -> Error {
+        failure(self.step(step).map(ToString::to_string), &self.program_name, errno)
+    }
+}
+
+/// What failed: a step, or the execution of the program.
+pub(crate) fn failure(step: Option<String>, program: &str, errno: i32) -> Error {
+    match step {
+        Some(step) => Error::Setup { step, source: std::io::Error::from_raw_os_error(errno) },
+        None => Error::Exec { path: program.to_owned(), errno: Errno::from_raw(errno) },
+    }
+}

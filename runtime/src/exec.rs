@@ -1,0 +1,81 @@
+//! One more process in a container.
+
+use std::os::fd::OwnedFd;
+
+use berth_sys::cgroup::Cgroup;
+use berth_sys::process::pidfd_open;
+use nix::sched::CloneFlags;
+use oci_spec::runtime::Process;
+
+use crate::conversation::{Conversation, Duties};
+use crate::error::Error;
+use crate::init::Start;
+use crate::plan;
+use crate::seccomp::Listener;
+use crate::state::{Folder, InitRecord, Record, Status};
+use crate::{ExecOptions, Runtime, Spawned};
+
+impl Runtime {
+    pub(crate) fn exec_in_container(
+        &self,
+        id: &str,
+        process: &Process,
+        options: ExecOptions,
+    ) -> Result<Spawned, Error> {
+        let folder = Folder::of(&self.root, id)?;
+        let record = folder.load(id)?;
+        let status = folder.status(&record)?;
+        let wrong = || Error::WrongState { id: id.to_owned(), status, wanted: "running" };
+        let can = match status {
+            Status::Created | Status::Running => true,
+            Status::Paused => options.even_if_paused,
+            Status::Creating | Status::Stopped => false,
+        };
+        let init = record.init.filter(|_| can).ok_or_else(wrong)?;
+        let pidfd = pidfd_open(init.pid).map_err(|_| wrong())?;
+        // The descriptor is of the process that has the pid now: is it still the one?
+        if !init.is_alive() {
+            return Err(wrong());
+        }
+        let cgroup = match &options.sub_cgroup {
+            Some(path) => record.cgroup()?.below(path)?,
+            None => record.cgroup_of_init(init)?,
+        };
+        let kinds = CloneFlags::from_bits_truncate(record.namespaces) | CloneFlags::CLONE_NEWNS;
+        let plan = plan::exec(process, (pidfd, kinds), &cgroup, folder.load_filter()?, options.launch)?;
+        let child = Conversation::begin(&plan, &cgroup, Start::AtOnce)?;
+        child.until_executed(&mut Guest(&record))
+    }
+}
+
+/// What the maker of one more process does for it.
+struct Guest<'a>(&'a Record);
+
+impl Duties for Guest<'_> {
+    fn run_hooks(&mut self, _: i32) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn hand_over(&mut self, pid: i32, listener: OwnedFd) -> Result<(), Error> {
+        Listener::hand_over(self.0, Status::Running, pid, listener)
+    }
+}
+
+impl Record {
+    /// Where the init process is: in the container's cgroup, or on v2 in one of its own making below, when the
+    /// container's own holds no processes any more.
+    fn cgroup_of_init(&self, init: InitRecord) -> Result<Cgroup, Error> {
+        let cgroup = self.cgroup()?;
+        if cgroup.folders().any(|(_, _, version)| version == berth_sys::cgroup::Version::V1) {
+            return Ok(cgroup);
+        }
+        let path = format!("/proc/{}/cgroup", init.pid);
+        let text = std::fs::read_to_string(&path).map_err(Error::file("read", &path))?;
+        let own = text.lines().find_map(|line| line.strip_prefix("0::"));
+        let below = own.and_then(|own| std::path::Path::new(own).strip_prefix(&self.cgroup).ok());
+        match below.filter(|below| below.components().next().is_some()) {
+            Some(below) => Ok(cgroup.below(below)?),
+            None => Ok(cgroup),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Hooks (runtime spec, config.md#posix-platform-hooks): programs that are told of a container's life.
+//!
+//! | hook | when | where | its failure |
+//! |---|---|---|---|
+//! | `prestart`, `createRuntime` | the namespaces are there, nothing is mounted | the machine | ends the creation |
+//! | `createContainer` | everything is mounted, the root is still the machine's | the container's namespaces | ends the creation |
+//! | `startContainer` | before the program is executed | the container | ends the start |
+//! | `poststart` | after the program was executed | the machine | kills the container |
+//! | `poststop` | after the container was deleted | the machine | is told when all is done |
+//!
+//! Each gets the container's state on its standard input.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{Seek, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use berth_sys::process::{Exit, Program, run_program};
+use nix::errno::Errno;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use oci_spec::runtime::{Hook, Hooks};
+use serde::Serialize;
+
+use crate::OCI_VERSION;
+use crate::error::Error;
+use crate::limits::{HOOK_DEADLINE, LIST_MAX};
+use crate::state::{Record, Status};
+
+/// The container's state as hooks and listeners of seccomp filters are told it (runtime spec, runtime.md#state).
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Told<'a> {
+    oci_version: &'static str,
+    id: &'a str,
+    status: Status,
+    pid: i32,
+    bundle: &'a Path,
+    annotations: &'a BTreeMap<String, String>,
+}
+
+impl Record {
+    pub(crate) fn told(&self, status: Status, pid: i32) -> Told<'_> {
+        Told {
+            oci_version: OCI_VERSION,
+            id: &self.id,
+            status,
+            pid,
+            bundle: &self.bundle,
+            annotations: &self.annotations,
+        }
+    }
+}
+
+/// A hook laid out so that running it allocates nothing.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub(crate) name: String,
+    program: Program,
+    deadline_ms: i32,
+}
+
+/// What a hook reads: a file of its own in memory, filled when the state is known.
+#[derive(Debug)]
+pub(crate) struct Input(File);
+
+impl Input {
+    pub(crate) fn new() -> Result<Self, Error> {
+        let file = memfd_create(c"state", MFdFlags::MFD_CLOEXEC)
+            .map_err(|errno| Error::file("make", "a file in memory")(errno.into()))?;
+        Ok(Self(file.into()))
+    }
+
+    pub(crate) fn fill(&self, told: &Told<'_>) -> Result<(), Error> {
+        let failed = |error| Error::file("write", "a hook's input")(error);
+        let text = serde_json::to_vec(told).map_err(|error| failed(error.into()))?;
+        (&self.0).write_all(&text).map_err(failed)
+    }
+
+    /// A descriptor of it for the process that runs the hooks.
+    pub(crate) fn descriptor(&self) -> Result<OwnedFd, Error> {
+        self.0.as_fd().try_clone_to_owned().map_err(Error::Spawn)
+    }
+}
+
+/// Runs hooks one after the other, up to the first that fails, which is told by its number. Allocates nothing.
+pub(crate) fn run(hooks: &[Ready], input: &OwnedFd) -> Result<(), (usize, Errno)> {
+    for (number, hook) in hooks.iter().enumerate() {
+        let outcome = nix::unistd::lseek(input, 0, nix::unistd::Whence::SeekSet)
+            .and_then(|_| run_program(&hook.program, input, hook.deadline_ms));
+        match outcome {
+            Ok(Exit::Code(0)) => {}
+            Ok(_) => return Err((number, Errno::ECANCELED)),
+            Err(errno) => return Err((number, errno)),
+        }
+    }
+    Ok(())
+}
+
+/// Lays hooks out; `kind` is their field's name below `hooks`.
+pub(crate) fn ready(hooks: &Option<Vec<Hook>>, kind: &str) -> Result<Vec<Ready>, Error> {
+    let hooks = hooks.as_deref().unwrap_or_default();
+    if hooks.len() > LIST_MAX {
+        return Err(Error::spec(format!("hooks.{kind}"), format!("has more than {LIST_MAX} entries")));
+    }
+    hooks.iter().enumerate().map(|(number, hook)| one(hook, &format!("hooks.{kind}[{number}]"))).collect()
+}
+
+fn one(hook: &Hook, field: &str) -> Result<Ready, Error> {
+    if !hook.path().is_absolute() {
+        return Err(Error::spec(format!("{field}.path"), format!("{} is not absolute", hook.path().display())));
+    }
+    let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| Error::spec(field, "has a zero byte"));
+    let list =
+        |list: &Option<Vec<String>>| list.iter().flatten().map(|it| text(it.as_bytes())).collect::<Result<Vec<_>, _>>();
+    let path = text(hook.path().as_os_str().as_bytes())?;
+    let mut arguments = list(hook.args())?;
+    if arguments.is_empty() {
+        arguments.push(path.clone());
+    }
+    let deadline_ms = match hook.timeout() {
+        None => HOOK_DEADLINE.as_millis() as i32,
+        Some(seconds) if seconds > 0 => i32::try_from(seconds.saturating_mul(1000)).unwrap_or(i32::MAX),
+        Some(seconds) => return Err(Error::spec(format!("{field}.timeout"), format!("{seconds} is not above zero"))),
+    };
+    let program = Program::new(vec![path], arguments, list(hook.env())?);
+    Ok(Ready { name: format!("{} ({field})", hook.path().display()), program, deadline_ms })
+}
+
+/// Refuses hooks that make no sense, before anything is made.
+pub(crate) fn check(hooks: &Hooks) -> Result<(), Error> {
+    for (kind, list) in all(hooks) {
+        ready(list, kind)?;
+    }
+    Ok(())
+}
+
+#[allow(deprecated, reason = "prestart is, and clients still use it")]
+fn all(hooks: &Hooks) -> [(&'static str, &Option<Vec<Hook>>); 6] {
+    [
+        ("prestart", hooks.prestart()),
+        ("createRuntime", hooks.create_runtime()),
+        ("createContainer", hooks.create_container()),
+        ("startContainer", hooks.start_container()),
+        ("poststart", hooks.poststart()),
+        ("poststop", hooks.poststop()),
+    ]
+}
+
+/// Whether there is a hook to run before anything is mounted.
+pub(crate) fn has_early(hooks: &Hooks) -> bool {
+    all(hooks)[..2].iter().any(|(_, list)| list.as_ref().is_some_and(|list| !list.is_empty()))
+}
+
+/// Runs the hooks of one kind on the machine, with this state. The first that fails ends it, but for `poststop`, of
+/// which all are run and the first failure told.
+pub(crate) fn run_here(hooks: &Hooks, wanted: &[&str], told: &Told<'_>) -> Result<(), Error> {
+    let mut first = Ok(());
+    for (kind, list) in all(hooks).into_iter().filter(|(kind, _)| wanted.contains(kind)) {
+        for hook in ready(list, kind)? {
+            let result = run_one_here(&hook, told);
+            if kind != "poststop" {
+                result?;
+            } else if first.is_ok() {
+                first = result;
+            }
+        }
+    }
+    first
+}
+
+fn run_one_here(hook: &Ready, told: &Told<'_>) -> Result<(), Error> {
+    let input = Input::new()?;
+    input.fill(told)?;
+    (&input.0).rewind().map_err(Error::file("rewind", "a hook's input"))?;
+    run(std::slice::from_ref(hook), &input.descriptor()?)
+        .map_err(|(_, errno)| Error::Hook { name: hook.name.clone(), source: errno.into() })
+}
