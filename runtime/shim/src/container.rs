@@ -1,12 +1,14 @@
 //! What the shim keeps about one container.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use berth_runtime::shim::protocol::{ContainerState, ExitRecord};
 use jiff::Timestamp;
 
 use crate::clients::Asker;
+use crate::log::Log;
 use crate::oom::Watch;
 use crate::output::Output;
 
@@ -35,6 +37,17 @@ pub(crate) enum Life {
     },
 }
 
+/// The shim's way to a container's standard input, if that is a pipe.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// For everybody who attaches.
+    Shared(OwnedFd),
+    /// For the first who attaches.
+    Once(OwnedFd),
+    /// Nobody gets it any more.
+    Closed,
+}
+
 /// One container.
 #[derive(Debug)]
 pub(crate) struct Container {
@@ -43,6 +56,7 @@ pub(crate) struct Container {
     pub(crate) created_at: Timestamp,
     pub(crate) started_at: Option<Timestamp>,
     pub(crate) life: Life,
+    pub(crate) input: Option<Input>,
     pub(crate) output: Option<Output>,
     pub(crate) oom: Option<Watch>,
     /// The processes of `Exec`, by name.
@@ -62,13 +76,13 @@ impl Container {
                 Life::Ended { exit, .. } => Some(exit.clone()),
                 Life::Alive | Life::Draining { .. } => None,
             },
-            log_bytes_lost: self.output.as_ref().map_or(0, |output| output.log.lost()),
+            log_bytes_lost: self.output.as_ref().and_then(|output| output.log.as_ref()).map_or(0, Log::lost),
         }
     }
 
     /// Whether its output is complete.
     pub(crate) fn is_drained(&self) -> bool {
-        self.output.as_ref().is_none_or(|output| output.stdout.is_none() && output.stderr.is_none())
+        self.output.as_ref().is_none_or(Output::is_drained)
     }
 
     /// When something has to be done for it though nothing happens.

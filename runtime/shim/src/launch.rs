@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io::{self, PipeWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-use berth_runtime::shim::protocol::{SandboxSpec, ShimRecord, VERSION};
+use berth_runtime::shim::protocol::{REVISION, SandboxSpec, ShimRecord, VERSION};
 use berth_sys::daemon::{self, Forked};
 use berth_sys::file::{self, Durability};
 use berth_sys::presence::{self, Presence};
@@ -127,7 +127,9 @@ fn listen(dir: PathBuf, spec: SandboxSpec, sandbox: Sandbox) -> Result<Shim, Err
     let record_path = dir.join("shim.json");
     let shim = Shim::new(dir, spec, sandbox, listener).map_err(preparing("making the event loop".into()))?;
     proc::start_time(pid)
-        .and_then(|start_time| Ok(serde_json::to_vec(&ShimRecord { protocol: VERSION, pid, start_time })?))
+        .and_then(|start_time| {
+            Ok(serde_json::to_vec(&ShimRecord { protocol: VERSION, revision: REVISION, pid, start_time })?)
+        })
         .and_then(|record| file::replace(&record_path, &record, Durability::Process))
         .map_err(preparing(format!("writing {}", record_path.display())))?;
     Ok(shim)

@@ -8,6 +8,9 @@ pub(crate) const CONTAINERS_MAX: usize = 100;
 /// Processes started by `Exec` that run in one container at the same time.
 pub(crate) const EXECS_MAX: usize = 64;
 
+/// Descriptors that one of a container's streams is copied to at the same time.
+pub(crate) const COPIES_MAX: usize = 16;
+
 /// Clients that are connected at the same time.
 pub(crate) const CLIENTS_MAX: usize = 64;
 

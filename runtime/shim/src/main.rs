@@ -10,17 +10,22 @@
 //! | `launch` | becoming a daemon, telling whether it worked |
 //! | `sandbox` | the shared namespaces |
 //! | `shim`, `wake` | the loop, and what can wake it |
-//! | `clients`, `control`, `fault` | who is connected, what they ask for, what they are told |
+//! | `clients`, `request`, `fault` | who is connected, what they send, what they are told |
+//! | `control`, `creation`, `exec`, `attach` | what they ask for |
 //! | `container`, `oom` | one container: its life, its memory |
-//! | `output`, `line`, `entry`, `log` | its output: read, cut into lines, formatted, kept |
+//! | `output`, `line`, `entry`, `log`, `copy` | its output: read, cut into lines, formatted, kept, shared |
 //! | `reaper`, `record` | the ends of processes, and what is kept of them |
 //! | `shutdown` | the shim's own end |
 #![forbid(unsafe_code)]
 
+mod attach;
 mod clients;
 mod container;
 mod control;
+mod copy;
+mod creation;
 mod entry;
+mod exec;
 mod fault;
 mod launch;
 mod limits;
@@ -31,6 +36,7 @@ mod oom;
 mod output;
 mod reaper;
 mod record;
+mod request;
 mod sandbox;
 mod shim;
 mod shutdown;

@@ -69,6 +69,10 @@ impl Shim {
             started_at: container.started_at,
             finished_at,
         };
+        container.input = None;
+        if let Some(output) = &mut container.output {
+            output.let_end();
+        }
         container.life = Life::Draining { exit, until: Instant::now() + DRAIN_TIME_MAX };
         if container.is_drained() {
             self.settle(number);

@@ -212,6 +212,7 @@ mod tests {
             },
             cgroup: "/x".into(),
             sysctls: [(name.to_owned(), "1".to_owned())].into(),
+            handler: None,
         };
         assert!(check(&spec(NamespaceMode::New, "net.ipv4.ip_forward")).is_ok());
         assert!(check(&spec(NamespaceMode::Host, "kernel.shm_rmid_forced")).is_ok());

@@ -16,11 +16,11 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::clients::Clients;
 use crate::container::{Container, Life};
-use crate::control::read_request;
 use crate::entry::Stream;
 use crate::limits::{ACCEPT_RETRY_TIME, QUIET_READ_BYTES, REQUESTS_PER_TURN_MAX, REST_AFTER};
 use crate::note::note;
 use crate::output::{Progress, ROOM_BYTES};
+use crate::request;
 use crate::sandbox::Sandbox;
 use crate::shutdown::Ending;
 use crate::wake::Wake;
@@ -37,6 +37,8 @@ pub(crate) struct Shim {
     /// By number; a number is never used twice.
     pub(crate) containers: BTreeMap<u32, Container>,
     pub(crate) last_container: u32,
+    /// The number of the newest copy of an output.
+    pub(crate) last_copy: u32,
     pub(crate) ending: Option<Ending>,
     signals: SignalFd,
     listener: OwnedFd,
@@ -63,6 +65,7 @@ impl Shim {
             clients: Clients::default(),
             containers: BTreeMap::new(),
             last_container: 0,
+            last_copy: 0,
             ending: None,
             signals,
             listener,
@@ -107,6 +110,7 @@ impl Shim {
             }
             Some(Wake::Output(number, stream)) => self.log_output(number, stream),
             Some(Wake::Oom(number)) => self.notice_oom(number),
+            Some(Wake::Copy(number)) => self.end_copy(number),
             None => {}
         }
     }
@@ -124,7 +128,7 @@ impl Shim {
         for _ in 0..REQUESTS_PER_TURN_MAX {
             let buffer = &mut self.room[..PACKET_BYTES_MAX];
             let Some(got) = self.clients.receive(&self.poller, client, buffer) else { break };
-            let request = read_request((!got.truncated).then_some(&buffer[..got.len]));
+            let request = request::read((!got.truncated).then_some(&buffer[..got.len]));
             self.handle_request(client, request, got.fds);
         }
         self.rest_later();
@@ -136,8 +140,10 @@ impl Shim {
         match output.advance(stream, &mut self.room) {
             Progress::Bytes(count) if count > QUIET_READ_BYTES => self.rest_later(),
             Progress::Bytes(_) => {}
-            Progress::Ended(pipe) => {
-                let _ = self.poller.forget(&pipe);
+            Progress::Ended(source) => {
+                for fd in source.watched() {
+                    let _ = self.poller.forget(fd);
+                }
                 if matches!(container.life, Life::Draining { .. }) && container.is_drained() {
                     self.settle(number);
                 }

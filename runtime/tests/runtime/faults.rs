@@ -78,11 +78,7 @@ fn a_config_that_makes_no_sense_is_told_by_field() {
     check(&["mounts"], json!([{ "destination": "/", "type": "tmpfs" }]), "mounts[0].destination");
     check(&["mounts"], json!([{ "destination": "/a/../b", "type": "tmpfs" }]), "mounts[0].destination");
     check(&["mounts"], json!([{ "destination": "/a", "options": ["bind"] }]), "mounts[0].source");
-    check(
-        &["mounts"],
-        json!([{ "destination": "/a", "type": "proc", "options": ["tmpcopyup"] }]),
-        "mounts[0].options",
-    );
+    check(&["mounts"], json!([{ "destination": "/a", "type": "proc", "options": ["tmpcopyup"] }]), "mounts[0].options");
     check(&["hooks"], json!({ "prestart": [{ "path": "bin/true" }] }), "hooks.prestart[0].path");
     check(&["hooks"], json!({ "poststop": [{ "path": "/bin/true", "timeout": 0 }] }), "hooks.poststop[0].timeout");
     check(&["ociVersion"], json!("2.0.0"), "ociVersion");

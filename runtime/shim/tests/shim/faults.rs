@@ -149,7 +149,7 @@ fn a_shim_killed_at_any_moment_of_its_work_leaves_nothing_that_is_not_found() {
         let pod = Pod::start();
         let client = pod.connect();
         let bundle = pod.bundle("c", "sleep 1000 & sleep 1000");
-        let create = Call::Create { container: "c".into(), bundle, log: None };
+        let create = Call::create("c", bundle, None);
         client::send(client.0.as_fd(), &Request { id: 1, call: create }, &[]).unwrap();
         client::send(client.0.as_fd(), &Request { id: 2, call: Call::Start { container: "c".into() } }, &[]).unwrap();
         std::thread::sleep(Duration::from_micros(delay * 1500));

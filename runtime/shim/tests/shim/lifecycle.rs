@@ -1,6 +1,7 @@
 //! From start to end: sandboxes, containers, and what is left of them.
 
 use std::fs;
+use std::path::PathBuf;
 
 use berth_runtime::shim::client::{self, Error};
 use berth_runtime::shim::protocol::{Call, Event, Fault, FaultKind, NamespaceMode};
@@ -51,7 +52,7 @@ fn what_makes_no_sense_is_refused_by_kind() {
     let start = |id: &str| Call::Start { container: id.into() };
     assert_eq!(kind(client.try_ask(start("c"))), FaultKind::NotFound);
     assert_eq!(kind(client.try_ask(Call::Kill { container: "c".into(), signal: 9, all: false })), FaultKind::NotFound);
-    let create = |id: &str, bundle| Call::Create { container: id.into(), bundle, log: None };
+    let create = |id: &str, bundle: PathBuf| Call::create(id, bundle, None);
     assert_eq!(kind(client.try_ask(create("../c", pod.bundle("c", "")))), FaultKind::Invalid);
     assert_eq!(kind(client.try_ask(create("c", "/nonexistent".into()))), FaultKind::Failed);
     client.ask(create("c", pod.bundle("c", "sleep 1000")));

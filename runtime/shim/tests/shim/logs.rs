@@ -11,7 +11,7 @@ use crate::pod::{Client, Pod, eventually, unstamped};
 
 fn run_with_log(pod: &Pod, client: &mut Client, script: &str, log: LogSpec) {
     client.ask(Call::Subscribe);
-    client.ask(Call::Create { container: "c".into(), bundle: pod.bundle("c", script), log: Some(log) });
+    client.ask(Call::create("c", pod.bundle("c", script), Some(log)));
     client.ask(Call::Start { container: "c".into() });
 }
 

@@ -39,7 +39,7 @@ fn logs() {
             "while [ ! -e /tmp/go ]; do sleep 0.01; done; for i in 0 1 2 3 4 5 6 7 8 9; do {writer} 2>/dev/null; done"
         );
         let log = LogSpec { path: pod.log_path("c"), max_bytes: 10 * MIB, max_files: 5 };
-        client.ask(Call::Create { container: "c".into(), bundle: pod.bundle("c", &script), log: Some(log) });
+        client.ask(Call::create("c", pod.bundle("c", &script), Some(log)));
         client.ask(Call::Start { container: "c".into() });
         std::thread::sleep(Duration::from_millis(100));
         let (began, cpu) = (Instant::now(), cpu_ticks(pod.shim_pid()));

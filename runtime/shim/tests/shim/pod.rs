@@ -44,6 +44,7 @@ pub(crate) fn spec() -> SandboxSpec {
             pid: NamespaceMode::Container,
         },
         sysctls: BTreeMap::new(),
+        handler: None,
     }
 }
 
@@ -130,7 +131,7 @@ impl Pod {
     /// Creates a container with a log.
     pub(crate) fn create(&self, client: &mut Client, container: &str, bundle: PathBuf) -> i32 {
         let log = LogSpec { path: self.log_path(container), max_bytes: 0, max_files: 1 };
-        match client.ask(Call::Create { container: container.into(), bundle, log: Some(log) }) {
+        match client.ask(Call::create(container, bundle, Some(log))) {
             Answer::Created { pid } => pid,
             other => panic!("{other:?}"),
         }

@@ -23,15 +23,10 @@ pub(crate) struct Runtime {
 }
 
 impl Runtime {
-    pub(crate) fn new(
-        name: &'static str,
-        program: PathBuf,
-        folder: &Path,
-        bundle: &Bundle,
-        sleeper: &Bundle,
-    ) -> Self {
+    pub(crate) fn new(name: &'static str, program: PathBuf, folder: &Path, bundle: &Bundle, sleeper: &Bundle) -> Self {
         let root = folder.join(format!("state-{name}"));
-        let this = Self { name, program, root, bundle: bundle.path.clone(), round: 0, sleeper: format!("{name}-sleeper") };
+        let this =
+            Self { name, program, root, bundle: bundle.path.clone(), round: 0, sleeper: format!("{name}-sleeper") };
         this.call(&["create", "--bundle", sleeper.path.to_str().expect("the path is text"), &this.sleeper]);
         this.call(&["start", &this.sleeper]);
         this

@@ -41,11 +41,8 @@ pub(crate) fn measure(bundle: &Bundle, figures: &mut Figures) {
         cgroup.make().expect("the cgroup can be made");
         let doors = cgroup.open_doors().expect("it is there");
         let folder = cgroup.open_unified().expect("it is there");
-        let birth = Birth {
-            namespaces: ALL,
-            cgroup: folder.as_ref().map(std::os::fd::AsFd::as_fd),
-            ..Birth::default()
-        };
+        let birth =
+            Birth { namespaces: ALL, cgroup: folder.as_ref().map(std::os::fd::AsFd::as_fd), ..Birth::default() };
         let program = program();
         let child = spawn(&birth, || {
             let entered = doors.iter().all(|(_, door)| nix::unistd::write(door, DOOR_KEY).is_ok());
