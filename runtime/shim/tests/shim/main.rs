@@ -6,6 +6,7 @@
     reason = "the lints know only functions marked as tests"
 )]
 
+mod attach;
 mod exec;
 mod faults;
 mod idle;

@@ -72,7 +72,7 @@ impl Pod {
         {
             symlink("busybox", bin.join(applet)).unwrap();
         }
-        for applet in ["seq", "sh", "sleep", "tr", "true", "yes"] {
+        for applet in ["seq", "sh", "sleep", "stty", "tr", "true", "yes"] {
             symlink("busybox", bin.join(applet)).unwrap();
         }
         Self { dir: folder.path().join("sandbox"), folder, spec }
