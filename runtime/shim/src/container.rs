@@ -15,10 +15,12 @@ use crate::output::Output;
 /// Where a container is in its life.
 ///
 /// ```text
-///   Alive ──its init process ended──▶ Draining ──its output is logged, or took too long──▶ Ended
+///   (Creating ──▶) Alive ──its init process ended──▶ Draining ──its output is logged, or took too long──▶ Ended
 /// ```
 #[derive(Debug)]
 pub(crate) enum Life {
+    /// Another runtime is making it.
+    Creating,
     /// Its init process is there; its program runs if it was started.
     Alive,
     /// Its init process has ended, and its output is being logged.
@@ -48,6 +50,15 @@ pub(crate) enum Input {
     Closed,
 }
 
+/// What nothing else must happen beside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Busy {
+    /// It is being started.
+    Starting,
+    /// It is being deleted.
+    Deleting,
+}
+
 /// One container.
 #[derive(Debug)]
 pub(crate) struct Container {
@@ -59,13 +70,32 @@ pub(crate) struct Container {
     pub(crate) input: Option<Input>,
     pub(crate) output: Option<Output>,
     pub(crate) oom: Option<Watch>,
-    /// The processes of `Exec`, by name.
-    pub(crate) execs: BTreeMap<String, i32>,
+    /// The processes of `Exec`, by name; `None` while another runtime is making it.
+    pub(crate) execs: BTreeMap<String, Option<i32>>,
+    /// What another runtime is doing with it that suffers nothing beside it.
+    pub(crate) busy: Option<Busy>,
     /// Who waits for it to be deleted.
     pub(crate) deleters: Vec<Asker>,
 }
 
 impl Container {
+    /// One that nothing is known of yet but its name.
+    pub(crate) fn new(id: String) -> Self {
+        Self {
+            id,
+            pid: 0,
+            created_at: Timestamp::now(),
+            started_at: None,
+            life: Life::Creating,
+            input: None,
+            output: None,
+            oom: None,
+            execs: BTreeMap::new(),
+            busy: None,
+            deleters: Vec::new(),
+        }
+    }
+
     /// What clients are told about it.
     pub(crate) fn state(&self) -> ContainerState {
         ContainerState {
@@ -74,7 +104,7 @@ impl Container {
             started_at: self.started_at,
             exit: match &self.life {
                 Life::Ended { exit, .. } => Some(exit.clone()),
-                Life::Alive | Life::Draining { .. } => None,
+                Life::Creating | Life::Alive | Life::Draining { .. } => None,
             },
             log_bytes_lost: self.output.as_ref().and_then(|output| output.log.as_ref()).map_or(0, Log::lost),
         }
@@ -88,7 +118,7 @@ impl Container {
     /// When something has to be done for it though nothing happens.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match &self.life {
-            Life::Alive => None,
+            Life::Creating | Life::Alive => None,
             Life::Draining { until, .. } => Some(*until),
             Life::Ended { unwritten, .. } => *unwritten,
         }

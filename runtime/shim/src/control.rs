@@ -2,17 +2,18 @@
 
 use std::os::fd::OwnedFd;
 
-use berth_runtime::Runtime;
 use berth_runtime::shim::protocol::{Answer, Call, Fault, FaultKind, Request};
 use jiff::Timestamp;
 use nix::libc;
+use oci_spec::runtime::LinuxResources;
 
 use crate::clients::{Asker, Told};
-use crate::container::{Container, Life};
+use crate::container::{Busy, Container, Life};
 use crate::fault::{failed, fault, runtime_fault};
 use crate::record;
 use crate::request::{Unread, check_name};
 use crate::shim::Shim;
+use crate::work::Query;
 
 /// What comes back: at once, or later, from whoever finishes the work.
 pub(crate) type Outcome = Result<Option<Told>, Fault>;
@@ -39,28 +40,23 @@ impl Shim {
         let done = |()| Some(Told::from(Answer::Done));
         match call {
             Call::Create { container, bundle, log, stdin, stdin_once } => {
-                self.create(container, &bundle, log, (stdin, stdin_once))
+                self.create(asker, container, &bundle, log, (stdin, stdin_once))
             }
-            Call::Start { container } => self.start(&container),
-            Call::Kill { container, signal, all } => self.kill(&container, signal, all),
+            Call::Start { container } => self.start(asker, &container),
+            Call::Kill { container, signal, all } => self.kill(asker, &container, signal, all),
             Call::Delete { container } => self.delete(asker, &container),
-            Call::Exec { container, exec, process } => self.exec(&container, exec, &process, fds),
+            Call::Exec { container, exec, process } => self.exec(asker, &container, exec, &process, fds),
             Call::ExecKill { container, exec, signal } => self.exec_kill(&container, &exec, signal).map(done),
             Call::Attach { container, stdin, stdout, stderr } => {
                 self.attach(&container, stdin, [stdout, stderr], fds).map(Some)
             }
             Call::CloseStdin { container } => self.close_stdin(&container).map(done),
             Call::Resize { container, columns, rows } => self.resize(&container, columns, rows).map(done),
-            Call::Pause { container } => self.with_living(&container, "pausing", Runtime::pause).map(done),
-            Call::Resume { container } => self.with_living(&container, "resuming", Runtime::resume).map(done),
-            Call::Update { container, resources } => {
-                self.with_living(&container, "updating", |runtime, id| runtime.update(id, &resources)).map(done)
-            }
-            Call::Stats { container } => self.stats(&container),
-            Call::Processes { container } => {
-                let pids = self.with_living(&container, "looking into", Runtime::processes)?;
-                Ok(Some(Answer::Processes { pids }.into()))
-            }
+            Call::Pause { container } => self.query(asker, &container, Query::Pause),
+            Call::Resume { container } => self.query(asker, &container, Query::Resume),
+            Call::Stats { container } => self.query(asker, &container, Query::Stats),
+            Call::Processes { container } => self.query(asker, &container, Query::Processes),
+            Call::Update { container, resources } => self.update(asker, &container, &resources),
             Call::ReopenLog { container } => self.reopen_log(&container).map(done),
             Call::State => Ok(Some(self.state().into())),
             Call::Subscribe => {
@@ -74,10 +70,16 @@ impl Shim {
         }
     }
 
-    fn start(&mut self, id: &str) -> Outcome {
-        let (_, container) = self.container(id)?;
-        if !matches!(container.life, Life::Alive) || container.started_at.is_some() {
-            return Err(fault(FaultKind::WrongState, format!("container {id} was started before, or has ended")));
+    fn start(&mut self, asker: Asker, id: &str) -> Outcome {
+        let (number, container) = self.container(id)?;
+        if !matches!(container.life, Life::Alive) || container.started_at.is_some() || container.busy.is_some() {
+            let message = format!("container {id} was started before, has ended, or is being created");
+            return Err(fault(FaultKind::WrongState, message));
+        }
+        if self.tool.is_some() {
+            self.begin_start(asker, number)?;
+            self.container(id)?.1.busy = Some(Busy::Starting);
+            return Ok(None);
         }
         let at = Timestamp::now();
         self.runtime.start(id).map_err(|error| runtime_fault("starting", id, &error))?;
@@ -86,7 +88,15 @@ impl Shim {
         Ok(Some(Answer::Started { at }.into()))
     }
 
-    fn kill(&mut self, id: &str, signal: i32, all: bool) -> Outcome {
+    fn kill(&mut self, asker: Asker, id: &str, signal: i32, all: bool) -> Outcome {
+        let (number, container) = self.container(id)?;
+        if matches!(container.life, Life::Creating) {
+            return Err(fault(FaultKind::WrongState, format!("container {id} is being created")));
+        }
+        let needed = matches!(container.life, Life::Alive) || all;
+        if needed && self.tool.is_some() {
+            return self.begin_kill(Some(asker), number, signal, all).map(|()| None);
+        }
         let (_, container) = self.container(id)?;
         if matches!(container.life, Life::Alive) || all {
             self.runtime.kill(id, signal, all).map_err(|error| runtime_fault("signalling", id, &error))?;
@@ -103,41 +113,53 @@ impl Shim {
         };
         let (_, container) = self.container(id)?;
         match container.life {
-            Life::Ended { .. } => self.forget_container(number).map(|answer| Some(answer.into())),
-            Life::Draining { .. } => {
+            Life::Ended { .. } => {
                 container.deleters.push(asker);
-                Ok(None)
+                self.forget(number);
             }
+            Life::Creating | Life::Draining { .. } => container.deleters.push(asker),
             Life::Alive => {
-                container.deleters.push(asker);
-                let killed = self.runtime.kill(id, libc::SIGKILL, true);
-                killed.map(|()| None).map_err(|error| {
-                    if let Ok((_, container)) = self.container(id) {
-                        container.deleters.retain(|waiting| *waiting != asker);
-                    }
-                    runtime_fault("killing", id, &error)
-                })
+                if self.tool.is_some() {
+                    self.begin_kill(None, number, libc::SIGKILL, true)?;
+                } else {
+                    let killed = self.runtime.kill(id, libc::SIGKILL, true);
+                    killed.map_err(|error| runtime_fault("killing", id, &error))?;
+                }
+                self.container(id)?.1.deleters.push(asker);
             }
         }
+        Ok(None)
     }
 
-    fn stats(&mut self, id: &str) -> Outcome {
-        let stats = self.with_living(id, "looking into", Runtime::stats)?;
-        let stats = serde_json::to_value(stats).map_err(|error| failed("writing what a container has used", &error))?;
-        Ok(Some(Answer::Stats { stats }.into()))
-    }
-
-    fn with_living<T>(
-        &mut self,
-        id: &str,
-        action: &str,
-        verb: impl FnOnce(&Runtime, &str) -> Result<T, berth_runtime::Error>,
-    ) -> Result<T, Fault> {
-        let (_, container) = self.container(id)?;
-        if !matches!(container.life, Life::Alive) {
-            return Err(fault(FaultKind::WrongState, format!("container {id} has ended")));
+    fn query(&mut self, asker: Asker, id: &str, query: Query) -> Outcome {
+        let number = self.living(id)?;
+        if self.tool.is_some() {
+            return self.begin_query(asker, number, query).map(|()| None);
         }
-        verb(&self.runtime, id).map_err(|error| runtime_fault(action, id, &error))
+        let runtime = &self.runtime;
+        let answer = match query {
+            Query::Pause => runtime.pause(id).map(|()| Answer::Done),
+            Query::Resume => runtime.resume(id).map(|()| Answer::Done),
+            Query::Processes => runtime.processes(id).map(|pids| Answer::Processes { pids }),
+            Query::Stats => runtime.stats(id).map(|stats| Answer::Stats { stats: serde_json::json!(stats) }),
+        };
+        answer.map(|answer| Some(answer.into())).map_err(|error| runtime_fault("looking into", id, &error))
+    }
+
+    fn update(&mut self, asker: Asker, id: &str, resources: &LinuxResources) -> Outcome {
+        let number = self.living(id)?;
+        if self.tool.is_some() {
+            return self.begin_update(asker, number, resources).map(|()| None);
+        }
+        self.runtime.update(id, resources).map_err(|error| runtime_fault("updating", id, &error))?;
+        Ok(Some(Answer::Done.into()))
+    }
+
+    fn living(&mut self, id: &str) -> Result<u32, Fault> {
+        match self.container(id)? {
+            (number, container) if matches!(container.life, Life::Alive) => Ok(number),
+            _ => Err(fault(FaultKind::WrongState, format!("container {id} has ended, or is being created"))),
+        }
     }
 
     fn reopen_log(&mut self, id: &str) -> Result<(), Fault> {
@@ -149,7 +171,7 @@ impl Shim {
     }
 
     fn state(&self) -> Answer {
-        let containers = self.containers.values();
+        let containers = self.containers.values().filter(|container| !matches!(container.life, Life::Creating));
         Answer::State { containers: containers.map(|container| (container.id.clone(), container.state())).collect() }
     }
 

@@ -1,6 +1,5 @@
 //! The beginning and the end of a container.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -11,6 +10,7 @@ use berth_sys::epoll::Interest;
 use jiff::Timestamp;
 use nix::libc;
 
+use crate::clients::Asker;
 use crate::container::{Container, Input, Life};
 use crate::control::Outcome;
 use crate::fault::{failed, fault, runtime_fault};
@@ -28,6 +28,7 @@ impl Shim {
     /// Makes a container, which can be written to and by one only if `(stdin, stdin_once)`.
     pub(crate) fn create(
         &mut self,
+        asker: Asker,
         id: String,
         bundle: &Path,
         log: Option<LogSpec>,
@@ -42,39 +43,47 @@ impl Shim {
             return Err(fault(FaultKind::Failed, message));
         }
         let (streams, stdio) = Streams::open(log, stdin, stdin_once)?;
-        let spawned =
-            self.runtime.create(&id, bundle, stdio).map_err(|error| runtime_fault("creating", &id, &error))?;
-        let oom = Watch::begin(&self.runtime, &id);
-        let pid = spawned.pid;
-        let (input, output, unseen) = match streams.connect(spawned.terminal) {
-            Ok((input, output)) => (input, output, None),
-            Err(error) => (None, None, Some(error)),
-        };
-        let container = Container {
-            id: id.clone(),
-            pid,
-            created_at: Timestamp::now(),
-            started_at: None,
-            life: Life::Alive,
-            input,
-            output,
-            oom,
-            execs: BTreeMap::new(),
-            deleters: Vec::new(),
-        };
         self.last_container += 1;
         let number = self.last_container;
-        let watched = self.watch_container(number, &container);
-        self.containers.insert(number, container);
-        if let Err(error) = unseen.map_or(watched, Err) {
-            // Without an eye on its output it would block sooner or later.
-            let _ = self.forget_container(number);
-            return Err(failed(&format!("watching container {id}"), &error));
+        self.containers.insert(number, Container::new(id.clone()));
+        if self.tool.is_some() {
+            let begun = self.begin_create(asker, number, bundle, streams, stdio);
+            return begun.map(|()| None).inspect_err(|_| self.drop_container(number));
         }
-        Ok(Some(Answer::Created { pid }.into()))
+        let spawned = self.runtime.create(&id, bundle, stdio).map_err(|error| {
+            self.drop_container(number);
+            runtime_fault("creating", &id, &error)
+        })?;
+        self.establish(number, spawned.pid, streams, spawned.terminal).inspect_err(|_| {
+            let _ = self.forget_container(number);
+        })?;
+        Ok(Some(Answer::Created { pid: spawned.pid }.into()))
     }
 
-    fn watch_container(&self, number: u32, container: &Container) -> io::Result<()> {
+    /// A container was made: from here on it is watched. One that cannot be must not live: it would block sooner or later.
+    pub(crate) fn establish(
+        &mut self,
+        number: u32,
+        pid: i32,
+        streams: Streams,
+        terminal: Option<OwnedFd>,
+    ) -> Result<(), Fault> {
+        let Some(container) = self.containers.get_mut(&number) else { return Ok(()) };
+        container.pid = pid;
+        container.created_at = Timestamp::now();
+        container.life = Life::Alive;
+        container.oom = match self.tool {
+            Some(_) => Watch::of_process(pid, &container.id),
+            None => Watch::begin(&self.runtime, &container.id),
+        };
+        let connected = streams.connect(terminal).map(|(input, output)| {
+            (container.input, container.output) = (input, output);
+        });
+        connected.and_then(|()| self.watch_container(number)).map_err(|error| failed("watching a container", &error))
+    }
+
+    fn watch_container(&self, number: u32) -> io::Result<()> {
+        let Some(container) = self.containers.get(&number) else { return Ok(()) };
         if let Some(watch) = &container.oom {
             self.poller.watch(watch, Interest::Read, Wake::Oom(number).token())?;
         }
@@ -86,18 +95,47 @@ impl Shim {
         Ok(())
     }
 
-    /// Removes all that is left of a container.
+    /// Removes all that is left of a container that has ended, and answers those who wait for it.
+    pub(crate) fn forget(&mut self, number: u32) {
+        if self.tool.is_some() {
+            return self.delete_if_wanted(number);
+        }
+        let Some(container) = self.containers.get_mut(&number) else { return };
+        let deleters = std::mem::take(&mut container.deleters);
+        let result = self.forget_container(number);
+        for asker in deleters {
+            self.clients.answer(&self.poller, asker, result.clone());
+        }
+    }
+
+    /// Removes all that is left of a container of the library's.
     pub(crate) fn forget_container(&mut self, number: u32) -> Result<Answer, Fault> {
         let Some(container) = self.containers.get(&number) else { return Ok(Answer::Done) };
-        let id = container.id.clone();
-        self.runtime.delete(&id).map_err(|error| runtime_fault("deleting", &id, &error))?;
-        record::remove(&self.dir, &id).map_err(|error| failed("removing an exit record", &error))?;
+        let deleted = self.runtime.delete(&container.id);
+        deleted.map_err(|error| runtime_fault("deleting", &container.id, &error))?;
+        self.remove_record(number)?;
+        self.drop_container(number);
+        Ok(Answer::Done)
+    }
+
+    /// Removes the exit record of a container.
+    pub(crate) fn remove_record(&self, number: u32) -> Result<(), Fault> {
+        let Some(container) = self.containers.get(&number) else { return Ok(()) };
+        record::remove(&self.dir, &container.id).map_err(|error| failed("removing an exit record", &error))
+    }
+
+    /// Forgets a container of which nothing is left.
+    pub(crate) fn drop_container(&mut self, number: u32) {
         // Whatever was left in it has ended by now: its end is told before the container is forgotten.
         self.reap();
-        let Some(container) = self.containers.remove(&number) else { return Ok(Answer::Done) };
+        let Some(container) = self.containers.remove(&number) else { return };
+        let id = container.id;
         for exec in container.execs.into_keys() {
             let event = Event::ExecExited { container: id.clone(), exec, code: 128 + libc::SIGKILL };
             self.clients.tell(&self.poller, &event);
+        }
+        if let Some(tool) = &self.tool {
+            tool.forget(&id);
         }
         if let Some(watch) = &container.oom {
             let _ = self.poller.forget(watch);
@@ -110,12 +148,12 @@ impl Shim {
                 note(format_args!("{} bytes of the output of {id} were lost", log.lost()));
             }
         }
-        Ok(Answer::Done)
     }
 }
 
 /// The shim's ends of a new container's standard streams, in case that it has no terminal.
-struct Streams {
+#[derive(Debug)]
+pub(crate) struct Streams {
     log: Option<Log>,
     outputs: Option<(OwnedFd, OwnedFd)>,
     input: Option<Input>,

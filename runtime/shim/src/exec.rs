@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use oci_spec::runtime::Process;
 
-use crate::clients::Told;
+use crate::clients::{Asker, Told};
 use crate::container::Life;
 use crate::control::Outcome;
 use crate::fault::{fault, runtime_fault};
@@ -21,7 +21,14 @@ use crate::shim::Shim;
 
 impl Shim {
     /// Runs a process on the caller's descriptors, or on a terminal whose master goes to the caller.
-    pub(crate) fn exec(&mut self, id: &str, exec: String, process: &Process, fds: Vec<OwnedFd>) -> Outcome {
+    pub(crate) fn exec(
+        &mut self,
+        asker: Asker,
+        id: &str,
+        exec: String,
+        process: &Process,
+        fds: Vec<OwnedFd>,
+    ) -> Outcome {
         check_name("exec name", &exec)?;
         let (number, container) = self.container(id)?;
         let stdio = stdio(process, fds)?;
@@ -35,18 +42,32 @@ impl Shim {
             let message = format!("{EXECS_MAX} execs run in container {id} already");
             return Err(fault(FaultKind::Failed, message));
         }
-        let spawned =
-            self.runtime.exec(id, process, stdio).map_err(|error| runtime_fault("executing in", id, &error))?;
-        if let Some(container) = self.containers.get_mut(&number) {
-            container.execs.insert(exec, spawned.pid);
+        container.execs.insert(exec.clone(), None);
+        if self.tool.is_some() {
+            let begun = self.begin_exec(asker, number, exec.clone(), process, stdio);
+            return begun.map(|()| None).inspect_err(|_| self.note_exec(number, exec, None));
         }
+        let spawned = self.runtime.exec(id, process, stdio).map_err(|error| {
+            self.note_exec(number, exec.clone(), None);
+            runtime_fault("executing in", id, &error)
+        })?;
+        self.note_exec(number, exec, Some(spawned.pid));
         Ok(Some(Told::with(Answer::Executed { pid: spawned.pid }, spawned.terminal)))
+    }
+
+    /// The process of a name that was taken is there, or there will be none.
+    pub(crate) fn note_exec(&mut self, number: u32, exec: String, pid: Option<i32>) {
+        let Some(container) = self.containers.get_mut(&number) else { return };
+        match pid {
+            Some(pid) => drop(container.execs.insert(exec, Some(pid))),
+            None => drop(container.execs.remove(&exec)),
+        }
     }
 
     /// Signals a process that joined; killed, it takes its descendants along.
     pub(crate) fn exec_kill(&mut self, id: &str, exec: &str, signal: i32) -> Result<(), Fault> {
         let (_, container) = self.container(id)?;
-        let Some(pid) = container.execs.get(exec) else {
+        let Some(Some(pid)) = container.execs.get(exec) else {
             return Err(fault(FaultKind::NotFound, format!("no exec {exec} runs in container {id}")));
         };
         let unknown = |_| fault(FaultKind::Invalid, format!("signal: there is no number {signal}"));

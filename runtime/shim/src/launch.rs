@@ -23,6 +23,7 @@ use crate::note::{self, note};
 use crate::record;
 use crate::sandbox::{self, Sandbox};
 use crate::shim::Shim;
+use crate::tool::Tool;
 
 /// What the daemon tells when it is ready.
 const READY: &str = "ready";
@@ -123,9 +124,14 @@ fn listen(dir: PathBuf, spec: SandboxSpec, sandbox: Sandbox) -> Result<Shim, Err
     let listener = file::remove(&path)
         .and_then(|()| socket::listen(&path))
         .map_err(preparing(format!("listening at {}", path.display())))?;
+    let handler = spec.handler.clone().map(|handler| {
+        let preparing = preparing(format!("sandbox.json: handler: preparing {}", handler.program.display()));
+        Tool::new(handler, dir.clone()).map_err(preparing)
+    });
+    let tool = handler.transpose()?;
     let pid = std::process::id() as i32;
     let record_path = dir.join("shim.json");
-    let shim = Shim::new(dir, spec, sandbox, listener).map_err(preparing("making the event loop".into()))?;
+    let shim = Shim::new(dir, spec, sandbox, tool, listener).map_err(preparing("making the event loop".into()))?;
     proc::start_time(pid)
         .and_then(|start_time| {
             Ok(serde_json::to_vec(&ShimRecord { protocol: VERSION, revision: REVISION, pid, start_time })?)

@@ -11,6 +11,15 @@ pub(crate) const EXECS_MAX: usize = 64;
 /// Descriptors that one of a container's streams is copied to at the same time.
 pub(crate) const COPIES_MAX: usize = 16;
 
+/// How long a run of another OCI runtime may take.
+pub(crate) const TOOL_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// What is read of each file that such a run wrote.
+pub(crate) const TOOL_OUTPUT_BYTES_MAX: u64 = 64 * 1024;
+
+/// Ends of processes that are remembered while runs are under way, in case that one of them tells of the process.
+pub(crate) const UNCLAIMED_MAX: usize = 1024;
+
 /// Clients that are connected at the same time.
 pub(crate) const CLIENTS_MAX: usize = 64;
 

@@ -12,6 +12,8 @@
 //! | `shim`, `wake` | the loop, and what can wake it |
 //! | `clients`, `request`, `fault` | who is connected, what they send, what they are told |
 //! | `control`, `creation`, `exec`, `attach` | what they ask for |
+//! | `tool`, `console` | another OCI runtime's command, run |
+//! | `foreign`, `work` | the verbs by way of it: begun, and met at their end |
 //! | `container`, `oom` | one container: its life, its memory |
 //! | `output`, `line`, `entry`, `log`, `copy` | its output: read, cut into lines, formatted, kept, shared |
 //! | `reaper`, `record` | the ends of processes, and what is kept of them |
@@ -20,6 +22,7 @@
 
 mod attach;
 mod clients;
+mod console;
 mod container;
 mod control;
 mod copy;
@@ -27,6 +30,7 @@ mod creation;
 mod entry;
 mod exec;
 mod fault;
+mod foreign;
 mod launch;
 mod limits;
 mod line;
@@ -40,7 +44,9 @@ mod request;
 mod sandbox;
 mod shim;
 mod shutdown;
+mod tool;
 mod wake;
+mod work;
 
 use std::io::Write;
 use std::path::Path;

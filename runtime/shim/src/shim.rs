@@ -10,6 +10,7 @@ use berth_runtime::Runtime;
 use berth_runtime::shim::protocol::{PACKET_BYTES_MAX, SandboxSpec};
 use berth_sys::daemon;
 use berth_sys::epoll::{Interest, Poller, Ready};
+use berth_sys::process::Exit;
 use berth_sys::scratch::Scratch;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -23,7 +24,9 @@ use crate::output::{Progress, ROOM_BYTES};
 use crate::request;
 use crate::sandbox::Sandbox;
 use crate::shutdown::Ending;
+use crate::tool::Tool;
 use crate::wake::Wake;
+use crate::work::Work;
 
 /// Everything that the shim knows. Its verbs are in `control`, the ends of processes in `reaper`, its own in `shutdown`.
 #[derive(Debug)]
@@ -40,6 +43,12 @@ pub(crate) struct Shim {
     /// The number of the newest copy of an output.
     pub(crate) last_copy: u32,
     pub(crate) ending: Option<Ending>,
+    /// Another runtime than the library, if the sandbox names one.
+    pub(crate) tool: Option<Tool>,
+    /// What that is doing, by its process.
+    pub(crate) works: BTreeMap<i32, Work>,
+    /// Processes whose end was noticed before anybody knew them.
+    pub(crate) unclaimed: Vec<(i32, Exit)>,
     signals: SignalFd,
     listener: OwnedFd,
     accept_again: Option<Instant>,
@@ -51,12 +60,21 @@ pub(crate) struct Shim {
 
 impl Shim {
     /// A shim for a sandbox that was made, on a socket that listens.
-    pub(crate) fn new(dir: PathBuf, spec: SandboxSpec, sandbox: Sandbox, listener: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn new(
+        dir: PathBuf,
+        spec: SandboxSpec,
+        sandbox: Sandbox,
+        tool: Option<Tool>,
+        listener: OwnedFd,
+    ) -> io::Result<Self> {
         let poller = Poller::new()?;
         let signals = take_signals()?;
         poller.watch(&signals, Interest::Read, Wake::Signals.token())?;
         poller.watch(&listener, Interest::Read, Wake::Listener.token())?;
         Ok(Self {
+            tool,
+            works: BTreeMap::new(),
+            unclaimed: Vec::new(),
             runtime: Runtime::new(dir.join("runtime")),
             dir,
             spec,
@@ -159,8 +177,10 @@ impl Shim {
     /// The time until the next deadline; none on an idle shim, which then makes no wake-ups.
     fn timeout(&self) -> Option<Duration> {
         let containers = self.containers.values();
+        let runs = self.works.values().map(|work| Some(work.run.deadline));
         let soonest = containers
             .flat_map(|container| [container.deadline(), container.oom.as_ref().and_then(|watch| watch.again())])
+            .chain(runs)
             .chain([self.accept_again, self.rest_at, self.ending.as_ref().map(|ending| ending.until)])
             .flatten()
             .min()?;
@@ -176,6 +196,9 @@ impl Shim {
         if self.accept_again.is_some_and(|at| at <= now) {
             self.accept_again = None;
             let _ = self.poller.change(&self.listener, Interest::Read, Wake::Listener.token());
+        }
+        for work in self.works.values_mut().filter(|work| work.run.deadline <= now) {
+            work.run.kill();
         }
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         let late: Vec<u32> = (self.containers.iter())

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use berth_sys::file::{self, Durability};
@@ -64,11 +64,18 @@ pub fn read_record(dir: &Path) -> Result<ShimRecord, Error> {
 /// What the starting shim writes to its standard error until it closes it, which it does when it is ready.
 fn complaint(child: &mut Child, deadline: Instant) -> io::Result<String> {
     let Some(mut stderr) = child.stderr.take() else { return Ok(String::new()) };
+    hear(&mut stderr, deadline)
+}
+
+/// What a program writes to its standard error until it is closed.
+pub(super) fn hear(stderr: &mut ChildStderr, deadline: Instant) -> io::Result<String> {
+    let began = Instant::now();
     let mut message = Vec::new();
     let mut buffer = [0; 512];
     loop {
         if !wait_for(stderr.as_fd(), PollFlags::POLLIN, deadline)? {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("it was not ready after {START_TIME_MAX:?}")));
+            let waited = began.elapsed();
+            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("it was not done after {waited:.0?}")));
         }
         match stderr.read(&mut buffer)? {
             0 => return Ok(String::from_utf8_lossy(&message).trim().to_owned()),

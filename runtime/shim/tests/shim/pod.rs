@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use berth_runtime::shim::client::{self, Connection};
 use berth_runtime::shim::protocol::{
-    Answer, Call, ContainerState, Event, ExitRecord, LogSpec, NamespaceMode, SandboxNamespaces, SandboxSpec,
+    Answer, Call, ContainerState, Event, ExitRecord, Handler, LogSpec, NamespaceMode, SandboxNamespaces, SandboxSpec,
 };
 use berth_sys::cgroup::{Cgroup, Hierarchies};
 use serde_json::{Value, json};
@@ -44,8 +44,13 @@ pub(crate) fn spec() -> SandboxSpec {
             pid: NamespaceMode::Container,
         },
         sysctls: BTreeMap::new(),
-        handler: None,
+        handler: std::env::var_os("BERTH_HANDLER").map(handler),
     }
+}
+
+/// Another OCI runtime.
+pub(crate) fn handler(program: impl Into<PathBuf>) -> Handler {
+    Handler { program: program.into(), root: None, args: Vec::new() }
 }
 
 impl Pod {

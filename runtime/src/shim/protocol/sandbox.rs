@@ -1,7 +1,8 @@
 //! What is written down about a sandbox: what it shall be, and who answers for it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,24 @@ pub struct Handler {
     /// More arguments that precede every verb, such as `--systemd-cgroup`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
+}
+
+impl Handler {
+    /// The folder below a sandbox's directory with one folder for each container that a handler has made there.
+    pub fn folder(dir: &Path) -> PathBuf {
+        dir.join("handler/containers")
+    }
+
+    /// Its folder of containers, for the sandbox in `dir`.
+    pub fn root(&self, dir: &Path) -> PathBuf {
+        self.root.clone().unwrap_or_else(|| dir.join("handler/root"))
+    }
+
+    /// The arguments that precede every verb, for the sandbox in `dir`.
+    pub fn arguments(&self, dir: &Path) -> Vec<OsString> {
+        let own = self.args.iter().map(OsString::from);
+        own.chain(["--root".into(), self.root(dir).into()]).collect()
+    }
 }
 
 /// How the sandbox comes by each of its namespaces.
