@@ -11,9 +11,6 @@ pub(crate) const EXECS_MAX: usize = 64;
 /// Descriptors that one of a container's streams is copied to at the same time.
 pub(crate) const COPIES_MAX: usize = 16;
 
-/// How long a run of another OCI runtime may take.
-pub(crate) const TOOL_TIME_MAX: Duration = Duration::from_secs(60);
-
 /// What is read of each file that such a run wrote.
 pub(crate) const TOOL_OUTPUT_BYTES_MAX: u64 = 64 * 1024;
 

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use berth_runtime::Stdio;
 use berth_runtime::shim::protocol::{Fault, FaultKind, Handler};
@@ -19,7 +19,7 @@ use serde::Deserialize;
 
 use crate::console::Console;
 use crate::fault::{failed, fault};
-use crate::limits::{TOOL_OUTPUT_BYTES_MAX, TOOL_TIME_MAX};
+use crate::limits::TOOL_OUTPUT_BYTES_MAX;
 
 /// What a program that could not be executed ends with, as shells say it.
 const NOT_EXECUTED: i32 = 127;
@@ -71,8 +71,9 @@ impl Tool {
         let begun = self.begin(&files, arguments, stdio);
         let pid =
             begun.map_err(|error| failed(&format!("{what}: running {}", self.handler.program.display()), &error))?;
-        let deadline = Instant::now() + TOOL_TIME_MAX;
-        Ok(Run { pid, deadline, is_late: false, what, files, console: None })
+        let time_max = self.handler.time_max();
+        let deadline = Instant::now() + time_max;
+        Ok(Run { pid, time_max, deadline, is_late: false, what, files, console: None })
     }
 
     fn begin(
@@ -168,6 +169,7 @@ impl Drop for Files {
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) pid: i32,
+    time_max: Duration,
     /// When it is killed.
     pub(crate) deadline: Instant,
     is_late: bool,
@@ -188,7 +190,7 @@ impl Run {
     /// Its deadline has passed.
     pub(crate) fn kill(&mut self) {
         self.is_late = true;
-        self.deadline = Instant::now() + TOOL_TIME_MAX;
+        self.deadline = Instant::now() + self.time_max;
         // It is not reaped yet, so its id stands for nobody else.
         let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
     }
@@ -197,14 +199,14 @@ impl Run {
     pub(crate) fn check(&self, exit: Exit) -> Result<(), Fault> {
         let told = match exit {
             Exit::Code(0) => return Ok(()),
-            _ if self.is_late => format!("the runtime did not end within {TOOL_TIME_MAX:?}"),
+            _ if self.is_late => format!("the runtime did not end within {:?}", self.time_max),
             Exit::Code(NOT_EXECUTED) if self.complaint().is_empty() => "the runtime could not be executed".to_owned(),
             Exit::Code(code) if self.complaint().is_empty() => format!("the runtime ended with {code} and no word"),
             Exit::Code(_) => self.complaint(),
             Exit::Signal(signal) => format!("the runtime was killed by signal {signal}"),
         };
-        // Runtimes have no codes for it. These are the words of Go's os/exec and of strerror(3).
-        let words = ["executable file", "exec user process", "exec failed", "no such file or directory: unknown"];
+        // Runtimes have no codes for it: these are their words.
+        let words = [": exec: \"", "executable file", "exec user process"];
         let is_command = words.iter().any(|words| told.contains(words));
         let kind = if is_command { FaultKind::BadCommand } else { FaultKind::Failed };
         Err(fault(kind, format!("{}: {told}", self.what)))

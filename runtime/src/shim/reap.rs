@@ -21,9 +21,6 @@ const CONTROLLERS: [&str; 6] = ["blkio", "cpuset", "freezer", "hugetlb", "net_cl
 /// How long a shim may take to end once it is done or killed.
 const FAREWELL_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// How long another OCI runtime may take to delete a container.
-const DELETE_TIME_MAX: Duration = Duration::from_secs(60);
-
 /// How often to look whether it has: the kernel tells nobody of a lock that was let go.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
@@ -83,7 +80,7 @@ fn delete_by(handler: &Handler, dir: &Path, container: &str) -> Result<(), Strin
     command.args(handler.arguments(dir)).args(["delete", "--force", container]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| failed(&error))?;
-    let deadline = Instant::now() + DELETE_TIME_MAX;
+    let deadline = Instant::now() + handler.time_max();
     let mut complaint = String::new();
     let heard = match child.stderr.take() {
         // Its end closes it, unless it left somebody behind.

@@ -9,6 +9,7 @@
 mod attach;
 mod exec;
 mod faults;
+mod foreign;
 mod idle;
 mod lifecycle;
 mod logs;

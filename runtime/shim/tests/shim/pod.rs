@@ -50,7 +50,7 @@ pub(crate) fn spec() -> SandboxSpec {
 
 /// Another OCI runtime.
 pub(crate) fn handler(program: impl Into<PathBuf>) -> Handler {
-    Handler { program: program.into(), root: None, args: Vec::new() }
+    Handler { program: program.into(), root: None, args: Vec::new(), secs_max: None }
 }
 
 impl Pod {
@@ -158,6 +158,15 @@ impl Pod {
     pub(crate) fn exit_record(&self, container: &str) -> Option<ExitRecord> {
         let content = fs::read(self.dir.join("exits").join(format!("{container}.json"))).ok()?;
         Some(serde_json::from_slice(&content).unwrap())
+    }
+
+    /// The containers of which something is kept.
+    pub(crate) fn kept(&self) -> usize {
+        let folder = match self.spec.handler {
+            Some(_) => Handler::folder(&self.dir),
+            None => self.dir.join("runtime"),
+        };
+        fs::read_dir(folder).unwrap().count()
     }
 
     /// The pod's cgroup folders that are there.

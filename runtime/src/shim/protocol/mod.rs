@@ -46,7 +46,7 @@ use serde::{Deserialize, Serialize};
 
 pub use answer::{Answer, ContainerState, Event, ExitRecord, Fault, FaultKind};
 pub use call::{Call, LOG_BYTES_MAX_DEFAULT, LOG_FILES_MAX_DEFAULT, LogSpec};
-pub use sandbox::{Handler, NamespaceMode, SandboxNamespaces, SandboxSpec, ShimRecord};
+pub use sandbox::{HANDLER_SECS_MAX_DEFAULT, Handler, NamespaceMode, SandboxNamespaces, SandboxSpec, ShimRecord};
 
 /// The version of this protocol that this crate speaks.
 pub const VERSION: u32 = 1;

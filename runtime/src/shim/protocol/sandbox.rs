@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -39,7 +40,13 @@ pub struct Handler {
     /// More arguments that precede every verb, such as `--systemd-cgroup`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
+    /// How many seconds one verb may take before it is killed; absent: [`HANDLER_SECS_MAX_DEFAULT`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secs_max: Option<u32>,
 }
+
+/// How long one verb of another runtime may take where [`Handler`] does not say it.
+pub const HANDLER_SECS_MAX_DEFAULT: u32 = 60;
 
 impl Handler {
     /// The folder below a sandbox's directory with one folder for each container that a handler has made there.
@@ -50,6 +57,11 @@ impl Handler {
     /// Its folder of containers, for the sandbox in `dir`.
     pub fn root(&self, dir: &Path) -> PathBuf {
         self.root.clone().unwrap_or_else(|| dir.join("handler/root"))
+    }
+
+    /// How long one verb may take.
+    pub fn time_max(&self) -> Duration {
+        Duration::from_secs(self.secs_max.unwrap_or(HANDLER_SECS_MAX_DEFAULT).into())
     }
 
     /// The arguments that precede every verb, for the sandbox in `dir`.
