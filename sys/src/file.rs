@@ -36,10 +36,16 @@ pub fn is_temporary(name: &str) -> bool {
     name.starts_with(".tmp-")
 }
 
+/// The least room that [`read_limited`] begins with.
+const READ_BYTES_MIN: u64 = 4095;
+
 /// Reads a file of at most `bytes_max`; a larger one is an error.
 pub fn read_limited(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    File::open(path)?.take(bytes_max + 1).read_to_end(&mut content)?;
+    let file = File::open(path)?;
+    // Files of the kernel tell no length: a page at once is fewer calls than the library's growing steps.
+    let length = file.metadata()?.len().clamp(READ_BYTES_MIN, bytes_max);
+    let mut content = Vec::with_capacity(length as usize + 1);
+    (&file).take(bytes_max + 1).read_to_end(&mut content)?;
     if content.len() as u64 > bytes_max {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {bytes_max} bytes")));
     }

@@ -25,6 +25,7 @@
 //! | [`schedule`] | processors, priorities, memory nodes of a thread |
 //! | [`scratch`] | room for work that comes and goes |
 //! | [`seccomp`] | a filter loaded |
+//! | [`selfexec`] | this program, out of the reach of what it starts |
 //! | [`signal`] | signals back at their defaults |
 //! | [`socket`] | local packet sockets that carry descriptors |
 //! | [`sysctl`] | kernel parameters of a namespace |
@@ -56,6 +57,7 @@ pub mod rlimit;
 pub mod schedule;
 pub mod scratch;
 pub mod seccomp;
+pub mod selfexec;
 pub mod signal;
 pub mod socket;
 pub mod sysctl;

@@ -3,7 +3,12 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
+use std::io;
+
+use crate::file;
+
+/// The longest table of mounts: some hundred thousand.
+const BYTES_MAX: u64 = 64 << 20;
 
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +27,8 @@ pub struct Mount {
 
 /// Every mount that this process sees, in the order they were made.
 pub fn read() -> io::Result<Vec<Mount>> {
-    fs::read("/proc/thread-self/mountinfo").map(|text| parse(&text))
+    let text = file::read_limited("/proc/thread-self/mountinfo".as_ref(), BYTES_MAX)?;
+    Ok(parse(&text))
 }
 
 /// Whether something is mounted at exactly this path, given without symbolic links.

@@ -1,6 +1,11 @@
 //! What `/proc/<pid>` tells about one process.
 
-use std::{fs, io};
+use std::io;
+
+use crate::file;
+
+/// The longest `stat` file: half a hundred numbers and a short name.
+const STAT_BYTES_MAX: u64 = 4096;
 
 /// When a process started, in clock ticks since boot: field 22 of `/proc/<pid>/stat`. Together with the pid it names
 /// one process for as long as the machine is up.
@@ -29,7 +34,7 @@ impl Stat {
 /// Reads `/proc/<pid>/stat`.
 pub fn stat(pid: i32) -> io::Result<Stat> {
     // A process may give itself any bytes for a name.
-    let text = fs::read(format!("/proc/{pid}/stat"))?;
+    let text = file::read_limited(format!("/proc/{pid}/stat").as_ref(), STAT_BYTES_MAX)?;
     let text = String::from_utf8_lossy(&text);
     parse_stat(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat: {text:?}")))
 }

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
-use super::{Cgroup, Error, Version, open_folder, write};
+use super::{Cgroup, Error, Version, open_folder, write_each};
 
 /// Block or character device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,7 +106,13 @@ impl Cgroup {
     pub fn set_devices(&self, policy: &Policy) -> Result<(), Error> {
         match (self.folder("devices"), self.unified()) {
             (Some((folder, Version::V1)), _) => {
-                policy.lines().iter().try_for_each(|(file, line)| write(&folder.join(file), line))
+                let lines = policy.lines();
+                // One opened file for all exceptions: they are a dozen for every container.
+                lines.chunk_by(|(one, _), (other, _)| one == other).try_for_each(|lines| {
+                    let path = folder.join(lines[0].0);
+                    let texts = lines.iter().map(|(_, line)| line.as_str());
+                    write_each(&path, texts)
+                })
             }
             (_, Some(folder)) => {
                 let attach = || attach(&load(&compile(policy))?, &open_folder(folder)?);

@@ -34,6 +34,9 @@ pub use limits::{BlockIo, Device, HugepageLimit, Limits, weight_of_shares};
 /// What a thread writes to a door of [`Cgroup::open_doors`] to go in.
 pub const DOOR_KEY: &[u8] = b"0";
 
+/// The longest control file.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
 /// How often enabling controllers is tried against somebody who disables them.
 const ENABLE_TRIES: usize = 10;
 
@@ -314,11 +317,11 @@ fn open_folder(path: &Path) -> io::Result<OwnedFd> {
 
 fn processes_in(folder: &Path) -> Result<Vec<i32>, Error> {
     let path = folder.join("cgroup.procs");
-    match fs::read_to_string(&path) {
+    match read(&path) {
         Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
         // ENODEV: the cgroup was removed between open and read.
-        Err(error) if is_gone(&error) => Ok(Vec::new()),
-        Err(error) => Err(Error::file("read", &path)(error)),
+        Err(Error::File { source, .. }) if is_gone(&source) => Ok(Vec::new()),
+        Err(error) => Err(error),
     }
 }
 
@@ -334,16 +337,27 @@ fn ignoring(result: io::Result<()>, kind: io::ErrorKind) -> io::Result<()> {
 }
 
 fn read(path: &Path) -> Result<String, Error> {
-    fs::read_to_string(path).map_err(Error::file("read", path))
+    let bytes = crate::file::read_limited(path, FILE_BYTES_MAX).map_err(Error::file("read", path))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Control files take a value in one `write`.
 fn write(path: &Path, value: &str) -> Result<(), Error> {
+    write_each(path, [value])
+}
+
+fn write_each<'a>(path: &Path, values: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
     use io::Write;
-    let open = || OpenOptions::new().write(true).open(path);
-    open()
-        .and_then(|mut file: File| file.write_all(value.as_bytes()))
-        .map_err(Error::file(format!("write {value:?} to"), path))
+    let mut file: Option<File> = None;
+    for value in values {
+        let failed = |error| Error::file(format!("write {value:?} to"), path)(error);
+        let file = match &mut file {
+            Some(file) => file,
+            None => file.insert(OpenOptions::new().write(true).open(path).map_err(failed)?),
+        };
+        file.write_all(value.as_bytes()).map_err(failed)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

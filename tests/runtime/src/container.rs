@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::call::{Call, Outcome, Running};
 use crate::cgroup::Cgroup;
 use crate::report::Report;
-use crate::{rootfs, spec, until};
+use crate::{machine, rootfs, spec, until};
 
 /// A container of a test, gone when this is dropped.
 #[derive(Debug)]
@@ -287,6 +287,7 @@ impl Drop for Container {
             let _ = std::thread::scope(|scope| scope.spawn(|| call.finish().code).join());
         }
         self.cgroup().remove();
+        machine::unmount_below(self.folder.path());
     }
 }
 

@@ -107,3 +107,13 @@ impl Drop for Mounted {
         let _ = umount2(&self.path, MntFlags::MNT_DETACH);
     }
 }
+
+/// Unmounts what a test left in its folder, so that the folder can be removed.
+pub(crate) fn unmount_below(folder: &Path) {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let targets: Vec<_> = mounts.lines().filter_map(|line| line.split(' ').nth(4)).collect();
+    // The last mounted first: it may be on top of another.
+    for target in targets.into_iter().rev().filter(|target| Path::new(target).starts_with(folder)) {
+        let _ = umount2(target, MntFlags::MNT_DETACH);
+    }
+}

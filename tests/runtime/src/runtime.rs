@@ -1,7 +1,7 @@
 //! The binary under test: where it is, what it calls itself, and what is known to be missing from it.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -41,7 +41,9 @@ pub fn runtime() -> &'static Runtime {
 /// A program of the same build as the tests that run.
 pub(crate) fn beside_the_tests(name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("a test knows its own program");
-    own.parent().and_then(Path::parent).expect("tests are in target/<profile>/deps").join(name)
+    let folder = own.parent().expect("a program is in a folder");
+    // Tests are in target/<profile>/deps, programs one above.
+    folder.ancestors().find(|folder| !folder.ends_with("deps")).expect("deps is in a folder").join(name)
 }
 
 fn numbers(text: &str) -> [u32; 3] {

@@ -3,8 +3,14 @@
 
 mod capabilities;
 mod cgroups;
+mod command_line;
 mod devices;
+mod exec;
+mod features;
+mod hooks;
+mod kernel;
 mod lifecycle;
+mod masks;
 mod mount_options;
 mod mounts;
 mod names;
@@ -12,4 +18,8 @@ mod namespaces;
 mod process;
 mod propagation;
 mod root;
+mod seccomp;
+mod security;
+mod terminal;
 mod update;
+mod user_namespace;

@@ -1,0 +1,49 @@
+//! `run`: everything from create to delete.
+
+use std::os::fd::OwnedFd;
+
+use berth_sys::process;
+
+use crate::Host;
+use crate::args::Run;
+use crate::create;
+use crate::error::Error;
+use crate::foreground::{self, Signals};
+use berth_runtime::Spawned;
+
+/// Runs a container and, unless detached, stays with it to its end. Returns its program's code.
+pub(crate) fn run(host: &Host<'_>, args: &Run) -> Result<u8, Error> {
+    // Before there is a process whose end could be missed.
+    let signals = match args.create.launching.detach {
+        true => None,
+        false => Some(attend(args)?),
+    };
+    let (spawned, terminal) = create::set_up(host, &args.create)?;
+    let outcome = go(host, args, &spawned, signals, terminal);
+    match (&outcome, args.create.launching.detach, args.keep) {
+        (Ok(_), true, _) | (_, _, true) => {}
+        _ => host.runtime.delete(&args.create.id).or_else(|error| if outcome.is_ok() { Err(error) } else { Ok(()) })?,
+    }
+    outcome
+}
+
+fn attend(args: &Run) -> Result<Signals, Error> {
+    if !args.no_subreaper {
+        process::set_child_subreaper().map_err(Error::Attend)?;
+    }
+    Signals::hold().map_err(Error::Attend)
+}
+
+fn go(
+    host: &Host<'_>,
+    args: &Run,
+    spawned: &Spawned,
+    signals: Option<Signals>,
+    terminal: Option<OwnedFd>,
+) -> Result<u8, Error> {
+    host.runtime.start(&args.create.id)?;
+    match signals {
+        Some(signals) => foreground::attend(spawned, &signals, terminal).map_err(Error::Attend),
+        None => Ok(0),
+    }
+}
