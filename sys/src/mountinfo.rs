@@ -1,9 +1,9 @@
 //! What `/proc/self/mountinfo` says (proc(5)).
 
 use std::ffi::OsString;
+use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::io;
 
 use crate::file;
 

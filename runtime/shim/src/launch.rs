@@ -98,6 +98,8 @@ fn prepare(dir: PathBuf) -> Result<(Shim, Presence), Error> {
     daemon::detach(&log).map_err(preparing("detaching from the caller".into()))?;
     drop::<File>(log);
     umask(Mode::from_bits_truncate(0o022));
+    // It may have been executed by a descriptor, which is no name.
+    prctl::set_name(c"berth-shim").map_err(|errno| preparing("naming the process".into())(errno.into()))?;
     let presence = presence::take(&dir.join("shim.lock"))
         .map_err(preparing(format!("taking {}: does another shim live?", dir.join("shim.lock").display())))?;
     // Nobody in a container may look into this process, nor into a child of it that has not executed its program yet.

@@ -52,7 +52,12 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
+use berth_sys::selfexec;
+
 fn main() -> ExitCode {
+    if let Err(error) = selfexec::protect() {
+        return complain(&format!("protecting this program from containers: {error}"));
+    }
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let [flag, dir] = arguments.as_slice() else { return usage() };
     if flag != "--dir" {

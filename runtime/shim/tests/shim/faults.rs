@@ -212,6 +212,23 @@ fn a_shim_that_hangs_can_be_killed_and_cleaned_up_after() {
 }
 
 #[test]
+fn nobody_can_write_to_the_program_by_way_of_its_process() {
+    let is_read_only = |pid: i32| {
+        let exe = format!("/proc/{pid}/exe");
+        nix::sys::statvfs::statvfs(exe.as_str()).unwrap().flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY)
+    };
+    let pod = Pod::start();
+    assert!(is_read_only(pod.shim_pid()));
+    assert_eq!(fs::read_to_string(format!("/proc/{}/comm", pod.shim_pid())).unwrap(), "berth-shim\n");
+    // One that was started by hand sees to it itself.
+    let by_hand = Pod::unstarted(spec());
+    fs::create_dir(&by_hand.dir).unwrap();
+    fs::write(by_hand.dir.join("sandbox.json"), serde_json::to_vec(&by_hand.spec).unwrap()).unwrap();
+    assert!(Command::new(Pod::program()).arg("--dir").arg(&by_hand.dir).status().unwrap().success());
+    assert!(is_read_only(by_hand.shim_pid()));
+}
+
+#[test]
 fn a_record_that_cannot_be_written_is_told_and_written_later() {
     let pod = Pod::start();
     let mut client = pod.connect();

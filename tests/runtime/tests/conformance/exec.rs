@@ -143,7 +143,10 @@ fn a_detached_process_runs_on_and_its_number_is_in_the_file() {
 fn a_process_that_is_waited_for_gets_the_signals_of_who_waits() {
     let container = Container::sleeper().running();
     let call = container
-        .exec_call(&[], &["/bin/sh", "-c", "trap 'exit 44' TERM; echo; while :; do sleep 1000 > /dev/null 2>&1 & wait; done"])
+        .exec_call(
+            &[],
+            &["/bin/sh", "-c", "trap 'exit 44' TERM; echo; while :; do sleep 1000 > /dev/null 2>&1 & wait; done"],
+        )
         .begin();
     until("the trap is set", || !call.out().is_empty());
     berth_runtime_tests::container::signal(call.pid(), nix::sys::signal::Signal::SIGTERM);
