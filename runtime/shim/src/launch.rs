@@ -10,6 +10,7 @@ use std::fs::{self, File};
 use std::io::{self, PipeWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
+use berth_runtime::shim::document;
 use berth_runtime::shim::protocol::{REVISION, SandboxSpec, ShimRecord, VERSION};
 use berth_sys::daemon::{self, Forked};
 use berth_sys::file::{self, Durability};
@@ -107,7 +108,7 @@ fn prepare(dir: PathBuf) -> Result<(Shim, Presence), Error> {
     process::set_child_subreaper().map_err(preparing("adopting orphans".into()))?;
     let path = dir.join("sandbox.json");
     let spec: SandboxSpec = fs::read(&path)
-        .and_then(|content| serde_json::from_slice(&content).map_err(io::Error::from))
+        .and_then(|content| document::read(&content))
         .map_err(preparing(format!("reading {}", path.display())))?;
     let sandbox = sandbox::make(&dir, &spec)?;
     let init = sandbox.init;

@@ -1,5 +1,6 @@
 //! Packets from clients, read.
 
+use berth_runtime::shim::document;
 use berth_runtime::shim::protocol::{Fault, FaultKind, Request};
 use serde::Deserialize;
 
@@ -26,7 +27,7 @@ pub(crate) fn read(packet: Option<&[u8]>) -> Result<Request, Unread> {
         let message = "the packet is too long or carries too many descriptors".into();
         return Err(Unread { id: 0, message });
     };
-    serde_json::from_slice::<Request>(packet).map_err(|error| Unread {
+    document::read::<Request>(packet).map_err(|error| Unread {
         id: serde_json::from_slice::<Addressed>(packet).map_or(0, |addressed| addressed.id),
         message: format!("the packet is no request: {error}"),
     })
@@ -45,6 +46,29 @@ pub(crate) fn check_name(what: &str, name: &str) -> Result<(), Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_packet_that_makes_no_sense_is_told_by_its_field() {
+        for (packet, id, word) in [
+            (&b"\"x\""[..], 0, "the packet is no request"),
+            (br#"{"id":4,"call":{"verb":"resize","container":"c","columns":70000,"rows":1}}"#, 4, "call.columns: "),
+            (br#"{"id":5,"call":{"verb":"start"}}"#, 5, "missing field `container`"),
+            (&[b'['; 60_000], 0, "the packet is no request"),
+        ] {
+            let unread = read(Some(packet)).unwrap_err();
+            assert!(unread.id == id && unread.message.contains(word), "{unread:?}");
+        }
+        assert_eq!(read(None).unwrap_err().id, 0);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(packet in any::<Vec<u8>>(), name in any::<String>()) {
+            let _ = read(Some(&packet));
+            let _ = check_name("id", &name);
+        }
+    }
 
     #[test]
     fn names_are_safe_to_be_files() {

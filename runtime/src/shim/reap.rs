@@ -12,6 +12,7 @@ use berth_sys::{namespace, process};
 use nix::libc;
 
 use super::client::{Error, living};
+use super::document;
 use super::protocol::{Handler, SandboxSpec};
 use crate::Runtime;
 
@@ -43,7 +44,7 @@ pub fn reap_dead(dir: &Path) -> Result<(), Error> {
         }
     }
     let spec = match fs::read(dir.join("sandbox.json")) {
-        Ok(content) => serde_json::from_slice::<SandboxSpec>(&content)
+        Ok(content) => document::read::<SandboxSpec>(&content)
             .map_err(|error| failures.push(format!("reading sandbox.json: {error}")))
             .ok(),
         Err(_) => None,

@@ -15,6 +15,7 @@ use nix::libc;
 use nix::poll::PollFlags;
 
 use super::client::{Error, wait_for};
+use super::document;
 use super::protocol::{SandboxSpec, ShimRecord};
 
 /// How long a shim may take to make its sandbox.
@@ -73,9 +74,7 @@ fn shielded(program: &Path) -> io::Result<OwnedFd> {
 /// Who answers for the sandbox in `dir`.
 pub fn read_record(dir: &Path) -> Result<ShimRecord, Error> {
     let path = dir.join("shim.json");
-    fs::read(&path)
-        .and_then(|content| serde_json::from_slice(&content).map_err(io::Error::from))
-        .map_err(Error::io("reading", &path))
+    fs::read(&path).and_then(|content| document::read(&content)).map_err(Error::io("reading", &path))
 }
 
 /// What the starting shim writes to its standard error until it closes it, which it does when it is ready.
