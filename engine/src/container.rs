@@ -88,7 +88,7 @@ impl Inner {
             max_bytes: self.config.log_max_bytes,
             max_files: self.config.log_max_files,
         };
-        let call = Call::Create { container: key.to_owned(), bundle, log: Some(log) };
+        let call = Call::create(key, bundle, Some(log));
         shim.call(call, Vec::new()).await.map_err(|error| failed(chain(&error))).map(drop)
     }
 

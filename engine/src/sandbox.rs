@@ -216,6 +216,7 @@ fn shim_spec(id: &SandboxId, config: &SandboxConfig) -> SandboxSpec {
         },
         cgroup: config.cgroup.clone(),
         sysctls: config.sysctls.clone(),
+        handler: None,
     }
 }
 

@@ -23,6 +23,7 @@
 //! | [`pty`] | pseudo-terminals |
 //! | [`rlimit`] | resource limits |
 //! | [`schedule`] | processors, priorities, memory nodes of a thread |
+//! | [`scratch`] | room for work that comes and goes |
 //! | [`seccomp`] | a filter loaded |
 //! | [`selfexec`] | this program, out of the reach of what it starts |
 //! | [`signal`] | signals back at their defaults |
@@ -54,6 +55,7 @@ pub mod process;
 pub mod pty;
 pub mod rlimit;
 pub mod schedule;
+pub mod scratch;
 pub mod seccomp;
 pub mod selfexec;
 pub mod signal;

@@ -273,6 +273,13 @@ pub fn set_standard_stream(fd: impl AsFd, number: i32) -> nix::Result<()> {
     Errno::result(unsafe { libc::dup2(fd.as_fd().as_raw_fd(), number) }).map(drop)
 }
 
+/// Closes a descriptor that is not needed any more, though a value that owns it lives on. Only for a process made by
+/// [`spawn`], as [`close_all_but`].
+pub fn forget(fd: impl AsFd) {
+    // SAFETY: touches no memory. The owner is a copy in a new process and is never dropped.
+    unsafe { libc::close(fd.as_fd().as_raw_fd()) };
+}
+
 /// A descriptor with a number that is at least `least`, close-on-exec: out of the way of those that [`place`] makes.
 pub fn lift(fd: OwnedFd, least: i32) -> nix::Result<OwnedFd> {
     if fd.as_raw_fd() >= least {

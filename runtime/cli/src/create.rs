@@ -21,7 +21,7 @@ pub(crate) fn set_up(host: &Host<'_>, args: &Create) -> Result<(Spawned, Option<
     let mut spawned = host.runtime.create(&args.id, &args.bundle, launch)?;
     match launch::announce(&args.launching, &mut spawned) {
         Ok(terminal) => {
-            host.warn(&spawned);
+            host.warn(&spawned.warnings);
             Ok((spawned, terminal))
         }
         Err(error) => {
@@ -32,9 +32,9 @@ pub(crate) fn set_up(host: &Host<'_>, args: &Create) -> Result<(Spawned, Option<
 }
 
 impl Host<'_> {
-    /// Tells what a process could not be granted. Only of one that was made: podman takes a log with a warning and an
+    /// Tells what went wrong without being in the way. Only of what was done: podman takes a log with a warning and an
     /// error for none.
-    pub(crate) fn warn(&self, spawned: &Spawned) {
-        spawned.warnings.iter().for_each(|warning| self.log.warn(warning));
+    pub(crate) fn warn(&self, warnings: &[String]) {
+        warnings.iter().for_each(|warning| self.log.warn(warning));
     }
 }

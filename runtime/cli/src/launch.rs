@@ -26,14 +26,20 @@ const PIDFD_NAME: &[u8] = b"pidfd";
 
 /// Collects what the process inherits from us.
 pub(crate) fn prepare(args: &Launching) -> Result<Launch, Error> {
-    let preserved = preserved(activation_count() + args.preserve_fds)?;
+    let activated = activation_count();
+    let preserved = preserved(activated + args.preserve_fds)?;
     let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(|source| Error::Preserve { fd: 0, source });
     let stdio = Stdio {
         stdin: Some(copy(io::stdin().as_fd())?),
         stdout: Some(copy(io::stdout().as_fd())?),
         stderr: Some(copy(io::stderr().as_fd())?),
     };
-    Ok(Launch { stdio, preserved, pivot: !args.no_pivot, new_keyring: !args.no_new_keyring })
+    // The program finds the sockets as if it had been activated itself, as the first process that it is.
+    let environment = match activated {
+        0 => Vec::new(),
+        count => vec![format!("LISTEN_FDS={count}"), "LISTEN_PID=1".to_owned()],
+    };
+    Ok(Launch { stdio, preserved, environment, pivot: !args.no_pivot, new_keyring: !args.no_new_keyring })
 }
 
 /// How many sockets systemd's protocol passes to this very process (sd_listen_fds(3)).

@@ -23,7 +23,12 @@ pub(crate) fn run(host: &Host<'_>, args: &Run) -> Result<u8, Error> {
     let outcome = go(host, args, &spawned, signals, terminal);
     match (&outcome, args.create.launching.detach, args.keep) {
         (Ok(_), true, _) | (_, _, true) => {}
-        _ => host.runtime.delete(&args.create.id).or_else(|error| if outcome.is_ok() { Err(error) } else { Ok(()) })?,
+        _ => match host.runtime.delete(&args.create.id) {
+            Ok(warnings) => host.warn(&warnings),
+            Err(error) if outcome.is_ok() => return Err(error.into()),
+            // What came first counts.
+            Err(_) => {}
+        },
     }
     outcome
 }
@@ -44,7 +49,7 @@ fn go(
 ) -> Result<u8, Error> {
     // Before the program looks at its size.
     let relay = terminal.map(Relay::begin).transpose().map_err(Error::Attend)?;
-    host.runtime.start(&args.create.id)?;
+    host.warn(&host.runtime.start(&args.create.id)?);
     match signals {
         Some(signals) => foreground::attend(spawned, &signals, relay).map_err(Error::Attend),
         None => Ok(0),

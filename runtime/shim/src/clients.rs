@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
-use berth_runtime::shim::protocol::{Event, Fault, FaultKind, FromShim, PACKET_BYTES_MAX, Reply};
+use berth_runtime::shim::protocol::{Answer, Event, Fault, FaultKind, FromShim, PACKET_BYTES_MAX, Reply};
 use berth_sys::epoll::{Interest, Poller};
 use berth_sys::socket::{self, Received};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -27,11 +27,44 @@ pub(crate) struct Asker {
     pub(crate) id: u64,
 }
 
+/// An answer, and the descriptors that go with it.
+#[derive(Debug)]
+pub(crate) struct Told {
+    answer: Answer,
+    fds: Vec<OwnedFd>,
+}
+
+impl Told {
+    /// An answer with at most one descriptor.
+    pub(crate) fn with(answer: Answer, fd: Option<OwnedFd>) -> Self {
+        Self { answer, fds: fd.into_iter().collect() }
+    }
+}
+
+impl From<Answer> for Told {
+    fn from(answer: Answer) -> Self {
+        Self { answer, fds: Vec::new() }
+    }
+}
+
 #[derive(Debug)]
 struct Client {
     socket: OwnedFd,
     subscribed: bool,
-    queue: VecDeque<Vec<u8>>,
+    queue: VecDeque<Packet>,
+}
+
+#[derive(Debug)]
+struct Packet {
+    bytes: Vec<u8>,
+    fds: Vec<OwnedFd>,
+}
+
+impl Packet {
+    fn send(&self, socket: &OwnedFd) -> io::Result<()> {
+        let fds: Vec<_> = self.fds.iter().map(AsFd::as_fd).collect();
+        socket::send(socket.as_fd(), &self.bytes, &fds)
+    }
 }
 
 /// All clients, by number; a number is never used twice.
@@ -83,18 +116,18 @@ impl Clients {
     }
 
     /// Answers a request. One whose asker has gone is forgotten.
-    pub(crate) fn answer(
-        &mut self,
-        poller: &Poller,
-        asker: Asker,
-        result: Result<berth_runtime::shim::protocol::Answer, Fault>,
-    ) {
+    pub(crate) fn answer(&mut self, poller: &Poller, asker: Asker, result: Result<impl Into<Told>, Fault>) {
+        let (result, fds) = match result.map(Into::into) {
+            Ok(Told { answer, fds }) => (Ok(answer), fds),
+            Err(fault) => (Err(fault), Vec::new()),
+        };
         let packet = match encode(&FromShim::Reply(Reply { id: asker.id, result })) {
-            Some(packet) => packet,
+            Some(bytes) => Packet { bytes, fds },
             None => {
                 let message = format!("the answer does not fit into a packet of {PACKET_BYTES_MAX} bytes");
                 let fault = Fault { kind: FaultKind::Failed, message };
-                encode(&FromShim::Reply(Reply { id: asker.id, result: Err(fault) })).unwrap_or_default()
+                let bytes = encode(&FromShim::Reply(Reply { id: asker.id, result: Err(fault) })).unwrap_or_default();
+                Packet { bytes, fds: Vec::new() }
             }
         };
         self.send(poller, asker.client, packet);
@@ -102,11 +135,11 @@ impl Clients {
 
     /// Tells every subscriber.
     pub(crate) fn tell(&mut self, poller: &Poller, event: &Event) {
-        let Some(packet) = encode(&FromShim::Event(event.clone())) else { return };
+        let Some(bytes) = encode(&FromShim::Event(event.clone())) else { return };
         let listening: Vec<u32> =
             self.connected.iter().filter(|(_, client)| client.subscribed).map(|(number, _)| *number).collect();
         for number in listening {
-            self.send(poller, number, packet.clone());
+            self.send(poller, number, Packet { bytes: bytes.clone(), fds: Vec::new() });
         }
     }
 
@@ -114,7 +147,7 @@ impl Clients {
     pub(crate) fn flush(&mut self, poller: &Poller, number: u32) {
         let Some(client) = self.connected.get_mut(&number) else { return };
         while let Some(packet) = client.queue.front() {
-            match socket::send(client.socket.as_fd(), packet, &[]) {
+            match packet.send(&client.socket) {
                 Ok(()) => drop(client.queue.pop_front()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(_) => return self.drop(poller, number),
@@ -144,10 +177,10 @@ impl Clients {
         }
     }
 
-    fn send(&mut self, poller: &Poller, number: u32, packet: Vec<u8>) {
+    fn send(&mut self, poller: &Poller, number: u32, packet: Packet) {
         let Some(client) = self.connected.get_mut(&number) else { return };
         if client.queue.is_empty() {
-            match socket::send(client.socket.as_fd(), &packet, &[]) {
+            match packet.send(&client.socket) {
                 Ok(()) => return,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return self.drop(poller, number),

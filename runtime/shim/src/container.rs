@@ -1,24 +1,26 @@
 //! What the shim keeps about one container.
 
 use std::collections::BTreeMap;
-use std::io::{PipeReader, Read};
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use berth_runtime::shim::protocol::{ContainerState, ExitRecord};
 use jiff::Timestamp;
 
 use crate::clients::Asker;
-use crate::line::Lines;
-use crate::log::{Log, Stream};
+use crate::log::Log;
 use crate::oom::Watch;
+use crate::output::Output;
 
 /// Where a container is in its life.
 ///
 /// ```text
-///   Alive ──its init process ended──▶ Draining ──its output is logged, or took too long──▶ Ended
+///   (Creating ──▶) Alive ──its init process ended──▶ Draining ──its output is logged, or took too long──▶ Ended
 /// ```
 #[derive(Debug)]
 pub(crate) enum Life {
+    /// Another runtime is making it.
+    Creating,
     /// Its init process is there; its program runs if it was started.
     Alive,
     /// Its init process has ended, and its output is being logged.
@@ -37,6 +39,26 @@ pub(crate) enum Life {
     },
 }
 
+/// The shim's way to a container's standard input, if that is a pipe.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// For everybody who attaches.
+    Shared(OwnedFd),
+    /// For the first who attaches.
+    Once(OwnedFd),
+    /// Nobody gets it any more.
+    Closed,
+}
+
+/// What nothing else must happen beside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Busy {
+    /// It is being started.
+    Starting,
+    /// It is being deleted.
+    Deleting,
+}
+
 /// One container.
 #[derive(Debug)]
 pub(crate) struct Container {
@@ -45,15 +67,35 @@ pub(crate) struct Container {
     pub(crate) created_at: Timestamp,
     pub(crate) started_at: Option<Timestamp>,
     pub(crate) life: Life,
+    pub(crate) input: Option<Input>,
     pub(crate) output: Option<Output>,
     pub(crate) oom: Option<Watch>,
-    /// The processes of `Exec`, by name.
-    pub(crate) execs: BTreeMap<String, i32>,
+    /// The processes of `Exec`, by name; `None` while another runtime is making it.
+    pub(crate) execs: BTreeMap<String, Option<i32>>,
+    /// What another runtime is doing with it that suffers nothing beside it.
+    pub(crate) busy: Option<Busy>,
     /// Who waits for it to be deleted.
     pub(crate) deleters: Vec<Asker>,
 }
 
 impl Container {
+    /// One that nothing is known of yet but its name.
+    pub(crate) fn new(id: String) -> Self {
+        Self {
+            id,
+            pid: 0,
+            created_at: Timestamp::now(),
+            started_at: None,
+            life: Life::Creating,
+            input: None,
+            output: None,
+            oom: None,
+            execs: BTreeMap::new(),
+            busy: None,
+            deleters: Vec::new(),
+        }
+    }
+
     /// What clients are told about it.
     pub(crate) fn state(&self) -> ContainerState {
         ContainerState {
@@ -62,71 +104,23 @@ impl Container {
             started_at: self.started_at,
             exit: match &self.life {
                 Life::Ended { exit, .. } => Some(exit.clone()),
-                Life::Alive | Life::Draining { .. } => None,
+                Life::Creating | Life::Alive | Life::Draining { .. } => None,
             },
-            log_bytes_lost: self.output.as_ref().map_or(0, |output| output.log.lost()),
+            log_bytes_lost: self.output.as_ref().and_then(|output| output.log.as_ref()).map_or(0, Log::lost),
         }
     }
 
     /// Whether its output is complete.
     pub(crate) fn is_drained(&self) -> bool {
-        self.output.as_ref().is_none_or(|output| output.stdout.is_none() && output.stderr.is_none())
+        self.output.as_ref().is_none_or(Output::is_drained)
     }
 
     /// When something has to be done for it though nothing happens.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match &self.life {
-            Life::Alive => None,
+            Life::Creating | Life::Alive => None,
             Life::Draining { until, .. } => Some(*until),
             Life::Ended { unwritten, .. } => *unwritten,
         }
-    }
-}
-
-/// A container's output on its way to its log.
-#[derive(Debug)]
-pub(crate) struct Output {
-    pub(crate) log: Log,
-    pub(crate) stdout: Option<Source>,
-    pub(crate) stderr: Option<Source>,
-}
-
-/// The reading end of one stream, and its unfinished line.
-#[derive(Debug)]
-pub(crate) struct Source {
-    pub(crate) pipe: PipeReader,
-    lines: Lines,
-}
-
-impl Source {
-    /// A stream that comes through `pipe`.
-    pub(crate) fn new(pipe: PipeReader) -> Self {
-        Self { pipe, lines: Lines::default() }
-    }
-}
-
-impl Output {
-    /// Logs what one read gives, through `buffer`. Gives the pipe back when the stream has ended.
-    pub(crate) fn advance(&mut self, stream: Stream, buffer: &mut [u8]) -> Option<PipeReader> {
-        let slot = match stream {
-            Stream::Stdout => &mut self.stdout,
-            Stream::Stderr => &mut self.stderr,
-        };
-        let source = slot.as_mut()?;
-        let stamp = format!("{:.9}", Timestamp::now());
-        let log = &mut self.log;
-        let ended = match source.pipe.read(buffer) {
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => false,
-            Ok(count) if count > 0 => {
-                source.lines.feed(&buffer[..count], |tag, head, tail| log.add(&stamp, stream, tag, head, tail));
-                false
-            }
-            _ => {
-                source.lines.finish(|tag, head, tail| log.add(&stamp, stream, tag, head, tail));
-                true
-            }
-        };
-        log.flush();
-        if ended { slot.take().map(|source| source.pipe) } else { None }
     }
 }

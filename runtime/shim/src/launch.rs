@@ -10,7 +10,8 @@ use std::fs::{self, File};
 use std::io::{self, PipeWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-use berth_runtime::shim::protocol::{SandboxSpec, ShimRecord, VERSION};
+use berth_runtime::shim::document;
+use berth_runtime::shim::protocol::{REVISION, SandboxSpec, ShimRecord, VERSION};
 use berth_sys::daemon::{self, Forked};
 use berth_sys::file::{self, Durability};
 use berth_sys::presence::{self, Presence};
@@ -23,6 +24,7 @@ use crate::note::{self, note};
 use crate::record;
 use crate::sandbox::{self, Sandbox};
 use crate::shim::Shim;
+use crate::tool::Tool;
 
 /// What the daemon tells when it is ready.
 const READY: &str = "ready";
@@ -97,6 +99,8 @@ fn prepare(dir: PathBuf) -> Result<(Shim, Presence), Error> {
     daemon::detach(&log).map_err(preparing("detaching from the caller".into()))?;
     drop::<File>(log);
     umask(Mode::from_bits_truncate(0o022));
+    // It may have been executed by a descriptor, which is no name.
+    prctl::set_name(c"berth-shim").map_err(|errno| preparing("naming the process".into())(errno.into()))?;
     let presence = presence::take(&dir.join("shim.lock"))
         .map_err(preparing(format!("taking {}: does another shim live?", dir.join("shim.lock").display())))?;
     // Nobody in a container may look into this process, nor into a child of it that has not executed its program yet.
@@ -104,7 +108,7 @@ fn prepare(dir: PathBuf) -> Result<(Shim, Presence), Error> {
     process::set_child_subreaper().map_err(preparing("adopting orphans".into()))?;
     let path = dir.join("sandbox.json");
     let spec: SandboxSpec = fs::read(&path)
-        .and_then(|content| serde_json::from_slice(&content).map_err(io::Error::from))
+        .and_then(|content| document::read(&content))
         .map_err(preparing(format!("reading {}", path.display())))?;
     let sandbox = sandbox::make(&dir, &spec)?;
     let init = sandbox.init;
@@ -123,11 +127,18 @@ fn listen(dir: PathBuf, spec: SandboxSpec, sandbox: Sandbox) -> Result<Shim, Err
     let listener = file::remove(&path)
         .and_then(|()| socket::listen(&path))
         .map_err(preparing(format!("listening at {}", path.display())))?;
+    let handler = spec.handler.clone().map(|handler| {
+        let preparing = preparing(format!("sandbox.json: handler: preparing {}", handler.program.display()));
+        Tool::new(handler, dir.clone()).map_err(preparing)
+    });
+    let tool = handler.transpose()?;
     let pid = std::process::id() as i32;
     let record_path = dir.join("shim.json");
-    let shim = Shim::new(dir, spec, sandbox, listener).map_err(preparing("making the event loop".into()))?;
+    let shim = Shim::new(dir, spec, sandbox, tool, listener).map_err(preparing("making the event loop".into()))?;
     proc::start_time(pid)
-        .and_then(|start_time| Ok(serde_json::to_vec(&ShimRecord { protocol: VERSION, pid, start_time })?))
+        .and_then(|start_time| {
+            Ok(serde_json::to_vec(&ShimRecord { protocol: VERSION, revision: REVISION, pid, start_time })?)
+        })
         .and_then(|record| file::replace(&record_path, &record, Durability::Process))
         .map_err(preparing(format!("writing {}", record_path.display())))?;
     Ok(shim)

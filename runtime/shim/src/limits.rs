@@ -8,6 +8,15 @@ pub(crate) const CONTAINERS_MAX: usize = 100;
 /// Processes started by `Exec` that run in one container at the same time.
 pub(crate) const EXECS_MAX: usize = 64;
 
+/// Descriptors that one of a container's streams is copied to at the same time.
+pub(crate) const COPIES_MAX: usize = 16;
+
+/// What is read of each file that such a run wrote.
+pub(crate) const TOOL_OUTPUT_BYTES_MAX: u64 = 64 * 1024;
+
+/// Ends of processes that are remembered while runs are under way, in case that one of them tells of the process.
+pub(crate) const UNCLAIMED_MAX: usize = 1024;
+
 /// Clients that are connected at the same time.
 pub(crate) const CLIENTS_MAX: usize = 64;
 
@@ -21,10 +30,22 @@ pub(crate) const REQUESTS_PER_TURN_MAX: usize = 8;
 pub(crate) const LOG_LINE_BYTES_MAX: usize = 16 * 1024;
 
 /// Formatted lines that are written with one system call.
-pub(crate) const LOG_BATCH_BYTES_MAX: usize = 64 * 1024;
+pub(crate) const LOG_BATCH_BYTES_MAX: usize = 256 * 1024;
 
 /// Output that is read from one stream before the others have their turn.
-pub(crate) const READ_BYTES_MAX: usize = 32 * 1024;
+pub(crate) const READ_BYTES_MAX: usize = 256 * 1024;
+
+/// A read of this length says that the writer is faster than a pipe of the usual size lets it be.
+pub(crate) const BUSY_READ_BYTES: usize = 64 * 1024;
+
+/// The size of a busy pipe; the most that the kernel gives unasked (`/proc/sys/fs/pipe-max-size`).
+pub(crate) const BUSY_PIPE_BYTES: i32 = 1024 * 1024;
+
+/// Output up to this length leaves so little behind that no rest is taken to clean it up.
+pub(crate) const QUIET_READ_BYTES: usize = 1024;
+
+/// How long nothing must happen before the memory of what did is given back.
+pub(crate) const REST_AFTER: Duration = Duration::from_millis(50);
 
 /// How long to wait before trying again to open a log that could not be opened.
 pub(crate) const LOG_RETRY_TIME: Duration = Duration::from_secs(1);

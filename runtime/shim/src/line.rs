@@ -23,7 +23,7 @@ impl Lines {
         while !data.is_empty() {
             let room = LOG_LINE_BYTES_MAX - self.pending.len();
             let reach = data.len().min(room + 1);
-            match data[..reach].iter().position(|byte| *byte == b'\n') {
+            match memchr::memchr(b'\n', &data[..reach]) {
                 Some(end) => {
                     emit(Tag::Full, &self.pending, &data[..end]);
                     self.forget();

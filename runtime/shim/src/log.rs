@@ -13,18 +13,10 @@ use berth_runtime::shim::protocol::LogSpec;
 use jiff::Timestamp;
 use nix::libc;
 
-use crate::limits::{LOG_BATCH_BYTES_MAX, LOG_RETRY_TIME};
+use crate::entry::{Batch, Head};
+use crate::limits::LOG_RETRY_TIME;
 use crate::line::Tag;
 use crate::note::note;
-
-/// Which of a container's streams a line came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stream {
-    /// Descriptor 1.
-    Stdout,
-    /// Descriptor 2.
-    Stderr,
-}
 
 /// An open log.
 #[derive(Debug)]
@@ -33,14 +25,13 @@ pub(crate) struct Log {
     file: Option<File>,
     size: u64,
     lost: u64,
-    batch: Vec<u8>,
     retry_at: Instant,
 }
 
 impl Log {
     /// Opens a log, which may have lines already.
     pub(crate) fn open(spec: LogSpec) -> io::Result<Self> {
-        let mut log = Self { spec, file: None, size: 0, lost: 0, batch: Vec::new(), retry_at: Instant::now() };
+        let mut log = Self { spec, file: None, size: 0, lost: 0, retry_at: Instant::now() };
         log.reopen()?;
         Ok(log)
     }
@@ -67,57 +58,47 @@ impl Log {
         self.lost
     }
 
-    /// Adds one line, given in two parts. It is written with the next [`Self::flush`] at the latest.
-    pub(crate) fn add(&mut self, stamp: &str, stream: Stream, tag: Tag, head: &[u8], tail: &[u8]) {
-        let stream = match stream {
-            Stream::Stdout => " stdout ",
-            Stream::Stderr => " stderr ",
-        };
-        let tag = match tag {
-            Tag::Full => "F ",
-            Tag::Partial => "P ",
-        };
-        let bytes = stamp.len() + stream.len() + tag.len() + head.len() + tail.len() + 1;
-        if self.batch.len() + bytes > LOG_BATCH_BYTES_MAX {
-            self.flush();
+    /// Adds one line, whose text comes in two parts, to those in `batch`. It is written with the next [`Self::flush`] at
+    /// the latest.
+    pub(crate) fn add(&mut self, batch: &mut Batch<'_>, head: Head, tag: Tag, first: &[u8], second: &[u8]) {
+        let bytes = Batch::entry_bytes(first.len() + second.len());
+        if !batch.has_room(bytes) {
+            self.flush(batch);
         }
-        if self.is_full(bytes) {
-            self.flush();
+        if self.is_full(batch.bytes().len(), bytes) {
+            self.flush(batch);
             self.rotate();
         }
-        for part in [stamp.as_bytes(), stream.as_bytes(), tag.as_bytes(), head, tail, b"\n"] {
-            self.batch.extend_from_slice(part);
-        }
+        batch.push(head, tag, first, second);
     }
 
-    /// Writes what was added, and frees its room.
-    pub(crate) fn flush(&mut self) {
-        let batch = std::mem::take(&mut self.batch);
-        if batch.is_empty() {
+    /// Writes what was added.
+    pub(crate) fn flush(&mut self, batch: &mut Batch<'_>) {
+        let lines = batch.bytes();
+        if lines.is_empty() {
             return;
         }
         if self.file.is_none() && Instant::now() >= self.retry_at {
             let _ = self.reopen();
         }
-        let written = match &mut self.file {
-            Some(file) => write_whole(file, &batch),
-            None => Err(io::ErrorKind::NotFound.into()),
+        let (written, refused) = match &mut self.file {
+            Some(file) => write_lines(file, lines),
+            None => (0, Some(io::ErrorKind::NotFound.into())),
         };
-        match written {
-            Ok(()) => self.size += batch.len() as u64,
-            Err(error) => {
-                if self.lost == 0 {
-                    note(format_args!("losing output for {}: {error}", self.spec.path.display()));
-                }
-                self.lost += batch.len() as u64;
+        self.size += written as u64;
+        if let Some(error) = refused {
+            if self.lost == 0 {
+                note(format_args!("losing output for {}: {error}", self.spec.path.display()));
             }
+            self.lost += (lines.len() - written) as u64;
         }
+        batch.clear();
     }
 
     /// Whether the file would grow beyond its limit. A file without lines takes any line.
-    fn is_full(&self, bytes: usize) -> bool {
-        let size = self.size + self.batch.len() as u64;
-        self.file.is_some() && self.spec.max_bytes > 0 && size > 0 && size + bytes as u64 > self.spec.max_bytes
+    fn is_full(&self, waiting: usize, more: usize) -> bool {
+        let size = self.size + waiting as u64;
+        self.file.is_some() && self.spec.max_bytes > 0 && size > 0 && size + more as u64 > self.spec.max_bytes
     }
 
     /// Moves the file out of the way and opens a new one. If that fails, the old one goes on for another while.
@@ -162,11 +143,11 @@ impl Log {
     }
 }
 
-/// Writes all of `batch`, or leaves the file as it was.
-fn write_whole(file: &mut File, batch: &[u8]) -> io::Result<()> {
+/// Writes as many of the lines as the disk takes, whole ones only: how many bytes, and why not all.
+fn write_lines(file: &mut File, lines: &[u8]) -> (usize, Option<io::Error>) {
     let mut written = 0;
-    while written < batch.len() {
-        let error = match file.write(&batch[written..]) {
+    while written < lines.len() {
+        let error = match file.write(&lines[written..]) {
             Ok(0) => io::ErrorKind::WriteZero.into(),
             Ok(count) => {
                 written += count;
@@ -175,19 +156,21 @@ fn write_whole(file: &mut File, batch: &[u8]) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => error,
         };
-        if written > 0
+        let whole = memchr::memrchr(b'\n', &lines[..written]).map_or(0, |end| end + 1);
+        if whole < written
             && let Ok(metadata) = file.metadata()
         {
-            let _ = file.set_len(metadata.len().saturating_sub(written as u64));
+            let _ = file.set_len(metadata.len().saturating_sub((written - whole) as u64));
         }
-        return Err(error);
+        return (whole, Some(error));
     }
-    Ok(())
+    (written, None)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entry::Stream;
     use std::path::Path;
 
     fn log(path: &Path, max_bytes: u64, max_files: u32) -> Log {
@@ -200,15 +183,20 @@ mod tests {
         files
     }
 
-    #[test]
-    fn lines_have_stamp_stream_and_tag() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("0.log");
-        let mut log = log(&path, 0, 0);
-        log.add("T", Stream::Stdout, Tag::Full, b"he", b"llo");
-        log.add("T", Stream::Stderr, Tag::Partial, b"", b"");
-        log.flush();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "T stdout F hello\nT stderr P \n");
+    /// Logs full lines.
+    fn add<'a>(log: &mut Log, lines: impl IntoIterator<Item = &'a str>) {
+        let mut room = [0; 256];
+        let mut batch = Batch::new(&mut room);
+        let head = Head::new(Timestamp::UNIX_EPOCH, Stream::Stdout);
+        for line in lines {
+            let (first, second) = line.split_at(line.len() / 2);
+            log.add(&mut batch, head, Tag::Full, first.as_bytes(), second.as_bytes());
+        }
+        log.flush(&mut batch);
+    }
+
+    fn entry(line: &str) -> String {
+        format!("1970-01-01T00:00:00.000000000Z stdout F {line}\n")
     }
 
     #[test]
@@ -216,19 +204,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("0.log");
         fs::write(folder.path().join("0.logs"), "a stranger").unwrap();
-        let mut log = log(&path, 100, 3);
-        for number in 0..100 {
-            log.add("T", Stream::Stdout, Tag::Full, format!("line {number}").as_bytes(), b"");
+        let mut log = log(&path, 400, 3);
+        let lines: Vec<String> = (0..100).map(|number| format!("line {number}")).collect();
+        for some in lines.chunks(7) {
+            add(&mut log, some.iter().map(String::as_str));
         }
-        log.flush();
         let mut files = files(folder.path());
         assert_eq!(files.pop().unwrap().file_name().unwrap(), "0.logs");
         assert_eq!(files.len(), 3);
         // The current file sorts first by name, and comes last in time.
         files.rotate_left(1);
         let text: String = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
-        assert!(files.iter().all(|file| fs::metadata(file).unwrap().len() <= 100));
-        let expected: String = (100 - text.lines().count()..100).map(|n| format!("T stdout F line {n}\n")).collect();
+        assert!(files.iter().all(|file| fs::metadata(file).unwrap().len() <= 400));
+        let expected: String = lines[100 - text.lines().count()..].iter().map(|line| entry(line)).collect();
         assert_eq!(text, expected);
     }
 
@@ -237,10 +225,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("0.log");
         let mut log = log(&path, 10, 9);
-        for text in ["a long first line", "a long second line"] {
-            log.add("T", Stream::Stdout, Tag::Full, text.as_bytes(), b"");
-        }
-        log.flush();
+        add(&mut log, ["a long first line", "a long second line"]);
         assert_eq!(files(folder.path()).len(), 2);
     }
 
@@ -252,12 +237,10 @@ mod tests {
         let path = folder.path().join("0.log");
         let mut log = log(&path, 0, 0);
         log.file = Some(File::open(&path).unwrap());
-        log.add("T", Stream::Stdout, Tag::Full, b"lost", b"");
-        log.flush();
-        assert_eq!(log.lost(), "T stdout F lost\n".len() as u64);
+        add(&mut log, ["lost"]);
+        assert_eq!(log.lost(), entry("lost").len() as u64);
         log.reopen().unwrap();
-        log.add("T", Stream::Stdout, Tag::Full, b"kept", b"");
-        log.flush();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "T stdout F kept\n");
+        add(&mut log, ["kept"]);
+        assert_eq!(fs::read_to_string(&path).unwrap(), entry("kept"));
     }
 }

@@ -10,34 +10,54 @@
 //! | `launch` | becoming a daemon, telling whether it worked |
 //! | `sandbox` | the shared namespaces |
 //! | `shim`, `wake` | the loop, and what can wake it |
-//! | `clients`, `control`, `fault` | who is connected, what they ask for, what they are told |
-//! | `container`, `line`, `log`, `oom` | one container: its life, its output, its memory |
+//! | `clients`, `request`, `fault` | who is connected, what they send, what they are told |
+//! | `control`, `creation`, `exec`, `attach` | what they ask for |
+//! | `tool`, `console` | another OCI runtime's command, run |
+//! | `foreign`, `work` | the verbs by way of it: begun, and met at their end |
+//! | `container`, `oom` | one container: its life, its memory |
+//! | `output`, `line`, `entry`, `log`, `copy` | its output: read, cut into lines, formatted, kept, shared |
 //! | `reaper`, `record` | the ends of processes, and what is kept of them |
 //! | `shutdown` | the shim's own end |
 #![forbid(unsafe_code)]
 
+mod attach;
 mod clients;
+mod console;
 mod container;
 mod control;
+mod copy;
+mod creation;
+mod entry;
+mod exec;
 mod fault;
+mod foreign;
 mod launch;
 mod limits;
 mod line;
 mod log;
 mod note;
 mod oom;
+mod output;
 mod reaper;
 mod record;
+mod request;
 mod sandbox;
 mod shim;
 mod shutdown;
+mod tool;
 mod wake;
+mod work;
 
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
+use berth_sys::selfexec;
+
 fn main() -> ExitCode {
+    if let Err(error) = selfexec::protect() {
+        return complain(&format!("protecting this program from containers: {error}"));
+    }
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let [flag, dir] = arguments.as_slice() else { return usage() };
     if flag != "--dir" {

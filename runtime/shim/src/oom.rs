@@ -1,10 +1,13 @@
 //! Whether the kernel's OOM killer was at a container.
 
+use std::error::Error;
+use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use berth_runtime::Runtime;
-use berth_sys::cgroup::{Cgroup, oom};
+use berth_sys::cgroup::{Cgroup, Hierarchies, oom};
 
 use crate::fault::chain;
 use crate::note::note;
@@ -40,6 +43,24 @@ impl Watch {
         }
     }
 
+    /// Watches the cgroup that a container's first process is in; `None` if its memory cannot be watched.
+    pub(crate) fn of_process(pid: i32, container: &str) -> Option<Self> {
+        let watch = || -> Result<Self, Box<dyn Error>> {
+            let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+            let path = memory_cgroup(&text).ok_or("it is in none")?;
+            let cgroup = Cgroup::new(Hierarchies::of_machine()?, Path::new(path), &["memory"])?;
+            let source = cgroup.watch_oom()?;
+            Ok(Self { cgroup, source, told: 0, looks: 0, again: None })
+        };
+        match watch() {
+            Ok(watch) => Some(watch),
+            Err(error) => {
+                note(format_args!("the OOM killer's work in {container} cannot be watched: {error}"));
+                None
+            }
+        }
+    }
+
     /// After the descriptor became readable: whether a process was killed that was not told of yet. `None` if there is
     /// nothing to watch any more.
     pub(crate) fn notice(&mut self) -> Option<bool> {
@@ -69,8 +90,37 @@ impl Watch {
     }
 }
 
+/// The cgroup that a process' memory is counted in, by its `/proc/<pid>/cgroup` (cgroups(7)).
+fn memory_cgroup(text: &str) -> Option<&str> {
+    let mut unified = None;
+    for line in text.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (parts.next()?, parts.next()?);
+        match controllers {
+            "" => unified = Some(path),
+            _ if controllers.split(',').any(|name| name == "memory") => return Some(path),
+            _ => {}
+        }
+    }
+    unified
+}
+
 impl AsFd for Watch {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.source.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_counted_in_its_own_hierarchy_or_in_the_unified_one() {
+        assert_eq!(memory_cgroup("12:memory:/a\n4:cpu,cpuacct:/b:c\n0::/u\n"), Some("/a"));
+        assert_eq!(memory_cgroup("4:cpu,cpuacct:/b\n0::/u:v\n"), Some("/u:v"));
+        for nothing in ["", "4:cpu:/b", "garbage"] {
+            assert_eq!(memory_cgroup(nothing), None);
+        }
     }
 }

@@ -7,7 +7,7 @@ use berth_sys::process::{self, Exit};
 use jiff::Timestamp;
 use nix::libc;
 
-use crate::container::{Container, Life};
+use crate::container::{Busy, Container, Life};
 use crate::fault::chain;
 use crate::limits::{DRAIN_TIME_MAX, RECORD_RETRY_TIME};
 use crate::note::note;
@@ -26,23 +26,30 @@ impl Shim {
         }
     }
 
-    fn ended(&mut self, pid: i32, exit: Exit) {
+    pub(crate) fn ended(&mut self, pid: i32, exit: Exit) {
+        if let Some(work) = self.works.remove(&pid) {
+            return self.work_ended(work, exit);
+        }
         if self.sandbox.init == Some(pid) {
             self.sandbox.init = None;
             return note(format_args!("the init of the shared pid namespace ended: {exit:?}"));
         }
         for (number, container) in &mut self.containers {
             if container.pid == pid && matches!(container.life, Life::Alive) {
+                if container.busy == Some(Busy::Starting) {
+                    break;
+                }
                 let number = *number;
                 return self.init_ended(number, exit);
             }
-            let name = container.execs.iter().find(|(_, exec)| **exec == pid).map(|(name, _)| name.clone());
+            let name = container.execs.iter().find(|(_, exec)| **exec == Some(pid)).map(|(name, _)| name.clone());
             if let Some(exec) = name {
                 container.execs.remove(&exec);
                 let event = Event::ExecExited { container: container.id.clone(), exec, code: exit.code() };
                 return self.clients.tell(&self.poller, &event);
             }
         }
+        self.keep_unclaimed(pid, exit);
     }
 
     /// The first process of a container has ended: what it leaves is killed, what it wrote is logged.
@@ -51,11 +58,16 @@ impl Shim {
         self.look_for_oom(number);
         let Some(container) = self.containers.get_mut(&number) else { return };
         // The init of a pid namespace takes all that is in it along; in a shared one the others must be found.
-        if self.spec.namespaces.pid != NamespaceMode::Container
-            && let Err(error) = self.runtime.kill(&container.id, libc::SIGKILL, true)
-        {
-            note(format_args!("killing what {} left: {}", container.id, chain(&error)));
+        if self.spec.namespaces.pid != NamespaceMode::Container {
+            let killed = match self.tool {
+                Some(_) => self.begin_kill(None, number, libc::SIGKILL, true).map_err(|fault| fault.message),
+                None => self.runtime.kill(&container.id, libc::SIGKILL, true).map_err(|error| chain(&error)),
+            };
+            if let Err(message) = killed {
+                note(format_args!("killing what a container left: {message}"));
+            }
         }
+        let Some(container) = self.containers.get_mut(&number) else { return };
         let exit = ExitRecord {
             code: exit.code(),
             signal: match exit {
@@ -69,6 +81,10 @@ impl Shim {
             started_at: container.started_at,
             finished_at,
         };
+        container.input = None;
+        if let Some(output) = &mut container.output {
+            output.let_end();
+        }
         container.life = Life::Draining { exit, until: Instant::now() + DRAIN_TIME_MAX };
         if container.is_drained() {
             self.settle(number);
@@ -80,7 +96,7 @@ impl Shim {
     pub(crate) fn settle(&mut self, number: u32) {
         let Some(container) = self.containers.get_mut(&number) else { return };
         let (exit, told) = match &container.life {
-            Life::Alive => return,
+            Life::Creating | Life::Alive => return,
             Life::Draining { exit, .. } => (exit.clone(), false),
             Life::Ended { exit, .. } => (exit.clone(), true),
         };
@@ -95,14 +111,11 @@ impl Shim {
         if told {
             return;
         }
-        let deleters = std::mem::take(&mut container.deleters);
+        let wanted = !container.deleters.is_empty();
         let event = Event::Exited { container: container.id.clone(), exit };
         self.clients.tell(&self.poller, &event);
-        if !deleters.is_empty() {
-            let result = self.forget_container(number);
-            for asker in deleters {
-                self.clients.answer(&self.poller, asker, result.clone());
-            }
+        if wanted || (self.ending.is_some() && self.tool.is_some()) {
+            self.forget(number);
         }
     }
 

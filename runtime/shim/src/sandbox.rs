@@ -7,6 +7,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use berth_runtime::shim::protocol::{NamespaceMode, SandboxSpec};
+use berth_sys::cgroup::{Cgroup, Hierarchies};
 use berth_sys::daemon;
 use berth_sys::namespace::{self, Kind};
 use berth_sys::process::{self, Birth};
@@ -17,6 +18,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::sethostname;
 
 use crate::fault::chain;
+use crate::request::check_name;
 
 /// Why a sandbox could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +96,14 @@ pub(crate) fn unmake(dir: &Path, sandbox: &mut Sandbox) -> Vec<String> {
 }
 
 fn check(spec: &SandboxSpec) -> Result<(), Error> {
+    let invalid = |field: &'static str| move |reason: String| Error::Invalid { field, reason };
+    check_name("id", &spec.id).map_err(|fault| invalid("id")(fault.message))?;
+    // Made into no folder yet: found out only at the end, it could not be removed.
+    let hierarchies = Hierarchies::of_machine().map_err(refused("looking for cgroup hierarchies".into()))?;
+    Cgroup::new(hierarchies, Path::new(&spec.cgroup), &[]).map_err(|error| invalid("cgroup")(chain(&error)))?;
+    if spec.handler.as_ref().is_some_and(|handler| !handler.program.is_absolute()) {
+        return Err(invalid("handler.program")("is no absolute path".into()));
+    }
     let modes = [
         ("namespaces.net", spec.namespaces.net),
         ("namespaces.ipc", spec.namespaces.ipc),
@@ -127,7 +137,7 @@ fn enter_new(kinds: &[Kind], spec: &SandboxSpec) -> Result<(), Error> {
         sethostname(&spec.hostname).map_err(|errno| refused(action)(errno.into()))?;
     }
     if kinds.contains(&Kind::Net) {
-        loopback::bring_up().map_err(refused("bringing lo up".into()))?;
+        loopback::bring_up().map_err(|errno| refused("bringing lo up".into())(errno.into()))?;
     }
     for (name, value) in &spec.sysctls {
         sysctl::set(name, value).map_err(refused(format!("setting sysctl {name} to {value:?}")))?;
@@ -197,21 +207,33 @@ impl Home {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use berth_runtime::shim::protocol::SandboxNamespaces;
+    use berth_runtime::shim::protocol::{Handler, SandboxNamespaces};
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
 
-    #[test]
-    fn a_sysctl_needs_a_namespace_of_its_own() {
-        let spec = |net, name: &str| SandboxSpec {
+    fn spec() -> SandboxSpec {
+        SandboxSpec {
             id: "s".into(),
             hostname: "h".into(),
             namespaces: SandboxNamespaces {
-                net,
+                net: NamespaceMode::New,
                 ipc: NamespaceMode::New,
                 uts: NamespaceMode::New,
                 pid: NamespaceMode::Container,
             },
             cgroup: "/x".into(),
-            sysctls: [(name.to_owned(), "1".to_owned())].into(),
+            sysctls: BTreeMap::new(),
+            handler: None,
+        }
+    }
+
+    #[test]
+    fn a_sysctl_needs_a_namespace_of_its_own() {
+        let spec = |net, name: &str| {
+            let mut spec = spec();
+            spec.namespaces.net = net;
+            spec.sysctls.insert(name.to_owned(), "1".to_owned());
+            spec
         };
         assert!(check(&spec(NamespaceMode::New, "net.ipv4.ip_forward")).is_ok());
         assert!(check(&spec(NamespaceMode::Host, "kernel.shm_rmid_forced")).is_ok());
@@ -219,5 +241,29 @@ mod tests {
         assert!(check(&spec(NamespaceMode::New, "vm.swappiness")).is_err());
         assert!(check(&spec(NamespaceMode::New, "net.../../../etc/passwd")).is_err());
         assert!(check(&spec(NamespaceMode::Container, "net.ipv4.ip_forward")).is_err());
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_told_by_its_field() {
+        let mut namespaces = spec().namespaces;
+        namespaces.ipc = NamespaceMode::Container;
+        let handler = Some(Handler { program: "runc".into(), root: None, args: Vec::new(), secs_max: None });
+        for (wrong, spec) in [
+            ("id", SandboxSpec { id: "../s".into(), ..spec() }),
+            ("cgroup", SandboxSpec { cgroup: "/".into(), ..spec() }),
+            ("cgroup", SandboxSpec { cgroup: "/a/../../b".into(), ..spec() }),
+            ("namespaces.ipc", SandboxSpec { namespaces, ..spec() }),
+            ("handler.program", SandboxSpec { handler, ..spec() }),
+        ] {
+            assert!(matches!(check(&spec), Err(Error::Invalid { field, .. }) if field == wrong), "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_makes_the_check_panic(id in any::<String>(), cgroup in any::<String>(), name in any::<String>()) {
+            let sysctls = [(name, String::new())].into();
+            let _ = check(&SandboxSpec { id, cgroup, sysctls, ..spec() });
+        }
     }
 }

@@ -8,18 +8,25 @@ use std::time::{Duration, Instant};
 
 use berth_runtime::Runtime;
 use berth_runtime::shim::protocol::{PACKET_BYTES_MAX, SandboxSpec};
+use berth_sys::daemon;
 use berth_sys::epoll::{Interest, Poller, Ready};
+use berth_sys::process::Exit;
+use berth_sys::scratch::Scratch;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::clients::Clients;
 use crate::container::{Container, Life};
-use crate::limits::{ACCEPT_RETRY_TIME, READ_BYTES_MAX, REQUESTS_PER_TURN_MAX};
-use crate::log::Stream;
+use crate::entry::Stream;
+use crate::limits::{ACCEPT_RETRY_TIME, QUIET_READ_BYTES, REQUESTS_PER_TURN_MAX, REST_AFTER};
 use crate::note::note;
+use crate::output::{Progress, ROOM_BYTES};
+use crate::request;
 use crate::sandbox::Sandbox;
 use crate::shutdown::Ending;
+use crate::tool::Tool;
 use crate::wake::Wake;
+use crate::work::Work;
 
 /// Everything that the shim knows. Its verbs are in `control`, the ends of processes in `reaper`, its own in `shutdown`.
 #[derive(Debug)]
@@ -33,22 +40,41 @@ pub(crate) struct Shim {
     /// By number; a number is never used twice.
     pub(crate) containers: BTreeMap<u32, Container>,
     pub(crate) last_container: u32,
+    /// The number of the newest copy of an output.
+    pub(crate) last_copy: u32,
     pub(crate) ending: Option<Ending>,
+    /// Another runtime than the library, if the sandbox names one.
+    pub(crate) tool: Option<Tool>,
+    /// What that is doing, by its process.
+    pub(crate) works: BTreeMap<i32, Work>,
+    /// Processes whose end was noticed before anybody knew them.
+    pub(crate) unclaimed: Vec<(i32, Exit)>,
     signals: SignalFd,
     listener: OwnedFd,
     accept_again: Option<Instant>,
     /// For everything that is read, one at a time.
-    buffer: Vec<u8>,
+    room: Scratch,
+    /// When to give back the memory of the work that was done, if none comes before.
+    rest_at: Option<Instant>,
 }
 
 impl Shim {
     /// A shim for a sandbox that was made, on a socket that listens.
-    pub(crate) fn new(dir: PathBuf, spec: SandboxSpec, sandbox: Sandbox, listener: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn new(
+        dir: PathBuf,
+        spec: SandboxSpec,
+        sandbox: Sandbox,
+        tool: Option<Tool>,
+        listener: OwnedFd,
+    ) -> io::Result<Self> {
         let poller = Poller::new()?;
         let signals = take_signals()?;
         poller.watch(&signals, Interest::Read, Wake::Signals.token())?;
         poller.watch(&listener, Interest::Read, Wake::Listener.token())?;
         Ok(Self {
+            tool,
+            works: BTreeMap::new(),
+            unclaimed: Vec::new(),
             runtime: Runtime::new(dir.join("runtime")),
             dir,
             spec,
@@ -57,11 +83,13 @@ impl Shim {
             clients: Clients::default(),
             containers: BTreeMap::new(),
             last_container: 0,
+            last_copy: 0,
             ending: None,
             signals,
             listener,
             accept_again: None,
-            buffer: vec![0; PACKET_BYTES_MAX],
+            room: Scratch::new(ROOM_BYTES)?,
+            rest_at: Some(Instant::now() + REST_AFTER),
         })
     }
 
@@ -100,6 +128,7 @@ impl Shim {
             }
             Some(Wake::Output(number, stream)) => self.log_output(number, stream),
             Some(Wake::Oom(number)) => self.notice_oom(number),
+            Some(Wake::Copy(number)) => self.end_copy(number),
             None => {}
         }
     }
@@ -114,41 +143,62 @@ impl Shim {
     }
 
     fn serve(&mut self, client: u32) {
-        let mut buffer = std::mem::take(&mut self.buffer);
         for _ in 0..REQUESTS_PER_TURN_MAX {
-            let Some(got) = self.clients.receive(&self.poller, client, &mut buffer) else { break };
-            let packet = (!got.truncated).then_some(&buffer[..got.len]);
-            self.handle_request(client, packet, got.fds);
+            let buffer = &mut self.room[..PACKET_BYTES_MAX];
+            let Some(got) = self.clients.receive(&self.poller, client, buffer) else { break };
+            let request = request::read((!got.truncated).then_some(&buffer[..got.len]));
+            self.handle_request(client, request, got.fds);
         }
-        self.buffer = buffer;
+        self.rest_later();
     }
 
     fn log_output(&mut self, number: u32, stream: Stream) {
         let Some(container) = self.containers.get_mut(&number) else { return };
         let Some(output) = &mut container.output else { return };
-        if let Some(pipe) = output.advance(stream, &mut self.buffer[..READ_BYTES_MAX]) {
-            let _ = self.poller.forget(&pipe);
-            if matches!(container.life, Life::Draining { .. }) && container.is_drained() {
-                self.settle(number);
+        match output.advance(stream, &mut self.room) {
+            Progress::Bytes(count) if count > QUIET_READ_BYTES => self.rest_later(),
+            Progress::Bytes(_) => {}
+            Progress::Ended(source) => {
+                for fd in source.watched() {
+                    let _ = self.poller.forget(fd);
+                }
+                if matches!(container.life, Life::Draining { .. }) && container.is_drained() {
+                    self.settle(number);
+                }
             }
         }
+    }
+
+    /// Work was done that leaves memory behind.
+    fn rest_later(&mut self) {
+        self.rest_at = Some(Instant::now() + REST_AFTER);
     }
 
     /// The time until the next deadline; none on an idle shim, which then makes no wake-ups.
     fn timeout(&self) -> Option<Duration> {
         let containers = self.containers.values();
+        let runs = self.works.values().map(|work| Some(work.run.deadline));
         let soonest = containers
             .flat_map(|container| [container.deadline(), container.oom.as_ref().and_then(|watch| watch.again())])
-            .chain([self.accept_again, self.ending.as_ref().map(|ending| ending.until)])
+            .chain(runs)
+            .chain([self.accept_again, self.rest_at, self.ending.as_ref().map(|ending| ending.until)])
             .flatten()
             .min()?;
         Some(soonest.saturating_duration_since(Instant::now()))
     }
 
     fn meet_deadlines(&mut self, now: Instant) {
+        if self.rest_at.is_some_and(|at| at <= now) {
+            self.rest_at = None;
+            self.room.release();
+            daemon::give_memory_back();
+        }
         if self.accept_again.is_some_and(|at| at <= now) {
             self.accept_again = None;
             let _ = self.poller.change(&self.listener, Interest::Read, Wake::Listener.token());
+        }
+        for work in self.works.values_mut().filter(|work| work.run.deadline <= now) {
+            work.run.kill();
         }
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         let late: Vec<u32> = (self.containers.iter())

@@ -1,6 +1,6 @@
 //! The closed list of what can wake the shim, and the number by which the kernel tells each.
 
-use crate::log::Stream;
+use crate::entry::Stream;
 
 /// A descriptor that became ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub(crate) enum Wake {
     Output(u32, Stream),
     /// The kernel has something to tell about a container's memory.
     Oom(u32),
+    /// A copy of a container's output, by its own number, is not read any more.
+    Copy(u32),
 }
 
 impl Wake {
@@ -27,6 +29,7 @@ impl Wake {
             Self::Output(number, Stream::Stdout) => (3, number),
             Self::Output(number, Stream::Stderr) => (4, number),
             Self::Oom(number) => (5, number),
+            Self::Copy(number) => (6, number),
         };
         kind << 32 | u64::from(number)
     }
@@ -41,6 +44,7 @@ impl Wake {
             3 => Some(Self::Output(number, Stream::Stdout)),
             4 => Some(Self::Output(number, Stream::Stderr)),
             5 => Some(Self::Oom(number)),
+            6 => Some(Self::Copy(number)),
             _ => None,
         }
     }
@@ -59,6 +63,7 @@ mod tests {
             Wake::Output(7, Stream::Stdout),
             Wake::Output(7, Stream::Stderr),
             Wake::Oom(7),
+            Wake::Copy(7),
         ];
         for wake in wakes {
             assert_eq!(Wake::from_token(wake.token()), Some(wake));

@@ -26,7 +26,9 @@ use berth_sys::seccomp::{Instruction, NEW_LISTENER};
 use berth_sys::{namespace, process, schedule, seccomp, signal, socket};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::setns;
 use nix::sys::stat::{Mode, umask};
+use nix::unistd::write;
 
 use crate::error::Error;
 use crate::hooks;
@@ -138,16 +140,14 @@ impl<'a> Init<'a> {
         }
     }
 
-    /// Tells that it is set up, and waits until it shall go on; returns whom to tell of a failure from now on.
+    /// Tells that it is set up, and waits until it shall go on; returns whom to tell of a failure from now on. Whether its
+    /// maker lives is told by the conversation from here on: a maker that ends right after its last word must not take
+    /// the process along.
     fn wait_for_start(&mut self) -> Option<OwnedFd> {
-        // Before it is told: its maker may end as soon as it has said to go on. One that dies earlier closes `sync`.
-        if process::die_with_parent(false).is_err() {
-            process::exit_now(GAVE_UP);
-        }
-        let told = match &self.start {
+        let told = process::die_with_parent(false).and_then(|()| match &self.start {
             Start::AtOnce => sync::send(&self.sync, Message::Going),
             Start::When(_) => sync::send(&self.sync, Message::Ready).and_then(|()| sync::await_go_on(&self.sync)),
-        };
+        });
         if told.is_err() {
             process::exit_now(GAVE_UP);
         }
@@ -190,9 +190,10 @@ impl Progress {
             Step::OomScore(score) => enter::set_oom_score(score),
             Step::OpenLabel { files, .. } => self.open_label(files),
             Step::Keyring(name) => enter::join_keyring(name),
-            Step::JoinNamespace { kind, namespace, .. } => nix::sched::setns(namespace, kind.flag()),
-            Step::JoinContainer { init, kinds } => nix::sched::setns(init, *kinds),
-            Step::JoinCgroup { door, .. } => nix::unistd::write(door, DOOR_KEY).map(drop),
+            Step::JoinNamespace { kind, namespace, .. } => enter::once(namespace, |it| setns(it, kind.flag())),
+            Step::JoinContainer { init, kinds } => enter::once(init, |it| setns(it, *kinds)),
+            Step::JoinCgroup { door, .. } => enter::once(door, |it| write(it, DOOR_KEY).map(drop)),
+            Step::Loopback => berth_sys::loopback::bring_up(),
             Step::NewCgroupNamespace => nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP),
             Step::NewTimeNamespace { offsets } => namespace::enter_new_time(offsets.as_bytes()),
             Step::Parameter { path, value } => enter::write(path, value.as_bytes()),

@@ -111,20 +111,25 @@ pub fn send(socket: BorrowedFd<'_>, request: &Request, fds: &[BorrowedFd<'_>]) -
     socket::send(socket, &packet, fds)
 }
 
-/// Receives an answer or an event without waiting. `WouldBlock`: there is none yet. `UnexpectedEof`: the shim closed
-/// the connection. `InvalidData`: it is not the protocol.
+/// Receives an answer or an event without waiting; descriptors that come with it are closed. `WouldBlock`: there is none
+/// yet. `UnexpectedEof`: the shim closed the connection. `InvalidData`: it is not the protocol.
 pub fn receive(socket: BorrowedFd<'_>) -> io::Result<FromShim> {
+    receive_with_fds(socket).map(|(packet, _)| packet)
+}
+
+/// As [`receive`], with the descriptors that came beside an answer.
+pub fn receive_with_fds(socket: BorrowedFd<'_>) -> io::Result<(FromShim, Vec<OwnedFd>)> {
     let mut buffer = vec![0; PACKET_BYTES_MAX];
     let got = socket::receive(socket, &mut buffer)?;
     if got.truncated {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a packet beyond the protocol's limit"));
     }
-    match got.len {
-        0 => Err(io::ErrorKind::UnexpectedEof.into()),
-        len => {
-            serde_json::from_slice(&buffer[..len]).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
-        }
+    if got.len == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
     }
+    let packet = serde_json::from_slice(&buffer[..got.len]);
+    let packet = packet.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    Ok((packet, got.fds))
 }
 
 /// A connection to one shim.
@@ -156,8 +161,19 @@ impl Connection {
         }
     }
 
-    /// Asks and waits for the answer; events that come between are kept for [`Self::next_event`].
+    /// Asks and waits for the answer; events that come between are kept for [`Self::next_event`]. Descriptors that come
+    /// with the answer are closed.
     pub fn call(&mut self, call: Call, fds: &[BorrowedFd<'_>], timeout: Duration) -> Result<Answer, Error> {
+        self.call_for_fds(call, fds, timeout).map(|(answer, _)| answer)
+    }
+
+    /// As [`Self::call`], with the descriptors that come with the answer.
+    pub fn call_for_fds(
+        &mut self,
+        call: Call,
+        fds: &[BorrowedFd<'_>],
+        timeout: Duration,
+    ) -> Result<(Answer, Vec<OwnedFd>), Error> {
         let deadline = Instant::now() + timeout;
         self.last_id += 1;
         let request = Request { id: self.last_id, call };
@@ -165,11 +181,11 @@ impl Connection {
             self.wait_or_fail(error, PollFlags::POLLOUT, deadline, timeout)?;
         }
         loop {
-            match receive(self.socket.as_fd()) {
-                Ok(FromShim::Reply(reply)) if reply.id == request.id => return Ok(reply.result?),
+            match receive_with_fds(self.socket.as_fd()) {
+                Ok((FromShim::Reply(reply), fds)) if reply.id == request.id => return Ok((reply.result?, fds)),
                 // The answer to an earlier question, whose asker gave up waiting.
-                Ok(FromShim::Reply(_)) => {}
-                Ok(FromShim::Event(event)) => self.keep(event),
+                Ok((FromShim::Reply(_), _)) => {}
+                Ok((FromShim::Event(event), _)) => self.keep(event),
                 Err(error) => self.wait_or_fail(error, PollFlags::POLLIN, deadline, timeout)?,
             }
         }

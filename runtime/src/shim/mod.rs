@@ -16,6 +16,7 @@
 //! ```
 
 pub mod client;
+pub mod document;
 pub mod protocol;
 mod reap;
 mod start;

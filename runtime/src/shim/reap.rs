@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,8 @@ use berth_sys::{namespace, process};
 use nix::libc;
 
 use super::client::{Error, living};
-use super::protocol::SandboxSpec;
+use super::document;
+use super::protocol::{Handler, SandboxSpec};
 use crate::Runtime;
 
 /// The controllers in whose hierarchies somebody may have made the pod's cgroup, beyond those that berth limits.
@@ -41,6 +43,17 @@ pub fn reap_dead(dir: &Path) -> Result<(), Error> {
             failures.push(format!("container {container}: {}", chain(&error)));
         }
     }
+    let spec = match fs::read(dir.join("sandbox.json")) {
+        Ok(content) => document::read::<SandboxSpec>(&content)
+            .map_err(|error| failures.push(format!("reading sandbox.json: {error}")))
+            .ok(),
+        Err(_) => None,
+    };
+    if let Some(handler) = spec.as_ref().and_then(|spec| spec.handler.as_ref()) {
+        for container in names(&Handler::folder(dir), &mut failures) {
+            failures.extend(delete_by(handler, dir, &container).err());
+        }
+    }
     let pins = dir.join("ns");
     for name in names(&pins, &mut failures) {
         if let Err(error) = namespace::unpin(&pins.join(name)) {
@@ -48,11 +61,8 @@ pub fn reap_dead(dir: &Path) -> Result<(), Error> {
         }
     }
     // A shim that died while it made a container may have left it without a state.
-    if let Ok(content) = fs::read(dir.join("sandbox.json")) {
-        match serde_json::from_slice::<SandboxSpec>(&content) {
-            Ok(spec) => failures.extend(end_cgroup(&spec.cgroup).err()),
-            Err(error) => failures.push(format!("reading sandbox.json: {error}")),
-        }
+    if let Some(spec) = &spec {
+        failures.extend(end_cgroup(&spec.cgroup).err());
     }
     // What is still mounted or running must be found again: the directory goes last, and only after all of it.
     if failures.is_empty() {
@@ -62,6 +72,29 @@ pub fn reap_dead(dir: &Path) -> Result<(), Error> {
         }
     }
     Err(Error::Leftovers { dir: dir.into(), failures })
+}
+
+/// Lets another OCI runtime delete what it made; what it never made is deleted.
+fn delete_by(handler: &Handler, dir: &Path, container: &str) -> Result<(), String> {
+    let failed = |what: &dyn std::fmt::Display| format!("container {container}: {}: {what}", handler.program.display());
+    let mut command = Command::new(&handler.program);
+    command.args(handler.arguments(dir)).args(["delete", "--force", container]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| failed(&error))?;
+    let deadline = Instant::now() + handler.time_max();
+    let mut complaint = String::new();
+    let heard = match child.stderr.take() {
+        // Its end closes it, unless it left somebody behind.
+        Some(mut stderr) => super::start::hear(&mut stderr, deadline).map(|text| complaint = text),
+        None => Ok(()),
+    };
+    if heard.is_err() {
+        let _ = child.kill();
+    }
+    let status = child.wait().map_err(|error| failed(&error))?;
+    heard.map_err(|error| failed(&error))?;
+    let is_gone = complaint.contains("does not exist");
+    if status.success() || is_gone { Ok(()) } else { Err(failed(&complaint)) }
 }
 
 /// Kills a shim that lives but does not answer, and waits for its end; then [`reap_dead`] finds what it leaves. Success

@@ -1,17 +1,21 @@
 //! How a client starts a shim and learns that it is ready, or why it is not.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read};
-use std::os::fd::AsFd;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use berth_sys::file::{self, Durability};
+use berth_sys::mount::{self, Attributes, MOUNT_ATTR_RDONLY, Reach};
+use nix::libc;
 use nix::poll::PollFlags;
 
 use super::client::{Error, wait_for};
+use super::document;
 use super::protocol::{SandboxSpec, ShimRecord};
 
 /// How long a shim may take to make its sandbox.
@@ -30,7 +34,11 @@ pub fn start_shim(program: &Path, dir: &Path, spec: &SandboxSpec) -> Result<Shim
         .and_then(|content| file::replace(&path, &content, Durability::Process))
         .map_err(Error::io("writing", &path))?;
     let failed = |message: String| Error::Start { program: program.into(), dir: dir.into(), message };
-    let mut child = Command::new(program)
+    // One that cannot be shielded here does it itself.
+    let shielded = shielded(program).ok();
+    let path = shielded.as_ref().map(|file| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())));
+    let mut child = Command::new(path.as_deref().unwrap_or(program))
+        .arg0(program)
         .arg("--dir")
         .arg(dir)
         .env_clear()
@@ -53,22 +61,37 @@ pub fn start_shim(program: &Path, dir: &Path, spec: &SandboxSpec) -> Result<Shim
     }
 }
 
+/// The program on a read-only mount of its own, which is attached nowhere and gone with the last process that executes
+/// it: a container that gets hold of `/proc/<pid>/exe` cannot write to the program by it (CVE-2019-5736).
+fn shielded(program: &Path) -> io::Result<OwnedFd> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(program)?;
+    let copy = mount::copy(&file, c"", Reach::One)?;
+    let read_only = Attributes { set: MOUNT_ATTR_RDONLY, ..Attributes::default() };
+    mount::set_attributes(&copy, &read_only, Reach::One)?;
+    Ok(copy)
+}
+
 /// Who answers for the sandbox in `dir`.
 pub fn read_record(dir: &Path) -> Result<ShimRecord, Error> {
     let path = dir.join("shim.json");
-    fs::read(&path)
-        .and_then(|content| serde_json::from_slice(&content).map_err(io::Error::from))
-        .map_err(Error::io("reading", &path))
+    fs::read(&path).and_then(|content| document::read(&content)).map_err(Error::io("reading", &path))
 }
 
 /// What the starting shim writes to its standard error until it closes it, which it does when it is ready.
 fn complaint(child: &mut Child, deadline: Instant) -> io::Result<String> {
     let Some(mut stderr) = child.stderr.take() else { return Ok(String::new()) };
+    hear(&mut stderr, deadline)
+}
+
+/// What a program writes to its standard error until it is closed.
+pub(super) fn hear(stderr: &mut ChildStderr, deadline: Instant) -> io::Result<String> {
+    let began = Instant::now();
     let mut message = Vec::new();
     let mut buffer = [0; 512];
     loop {
         if !wait_for(stderr.as_fd(), PollFlags::POLLIN, deadline)? {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("it was not ready after {START_TIME_MAX:?}")));
+            let waited = began.elapsed();
+            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("it was not done after {waited:.0?}")));
         }
         match stderr.read(&mut buffer)? {
             0 => return Ok(String::from_utf8_lossy(&message).trim().to_owned()),

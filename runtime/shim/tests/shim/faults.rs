@@ -149,7 +149,7 @@ fn a_shim_killed_at_any_moment_of_its_work_leaves_nothing_that_is_not_found() {
         let pod = Pod::start();
         let client = pod.connect();
         let bundle = pod.bundle("c", "sleep 1000 & sleep 1000");
-        let create = Call::Create { container: "c".into(), bundle, log: None };
+        let create = Call::create("c", bundle, None);
         client::send(client.0.as_fd(), &Request { id: 1, call: create }, &[]).unwrap();
         client::send(client.0.as_fd(), &Request { id: 2, call: Call::Start { container: "c".into() } }, &[]).unwrap();
         std::thread::sleep(Duration::from_micros(delay * 1500));
@@ -209,6 +209,23 @@ fn a_shim_that_hangs_can_be_killed_and_cleaned_up_after() {
     client::kill_shim(&pod.dir).unwrap();
     client::reap_dead(&pod.dir).unwrap();
     assert!(!lives(shim) && !lives(pid) && !pod.dir.exists());
+}
+
+#[test]
+fn nobody_can_write_to_the_program_by_way_of_its_process() {
+    let is_read_only = |pid: i32| {
+        let exe = format!("/proc/{pid}/exe");
+        nix::sys::statvfs::statvfs(exe.as_str()).unwrap().flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY)
+    };
+    let pod = Pod::start();
+    assert!(is_read_only(pod.shim_pid()));
+    assert_eq!(fs::read_to_string(format!("/proc/{}/comm", pod.shim_pid())).unwrap(), "berth-shim\n");
+    // One that was started by hand sees to it itself.
+    let by_hand = Pod::unstarted(spec());
+    fs::create_dir(&by_hand.dir).unwrap();
+    fs::write(by_hand.dir.join("sandbox.json"), serde_json::to_vec(&by_hand.spec).unwrap()).unwrap();
+    assert!(Command::new(Pod::program()).arg("--dir").arg(&by_hand.dir).status().unwrap().success());
+    assert!(is_read_only(by_hand.shim_pid()));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::pod::{Client, Pod, eventually, unstamped};
 
 fn run_with_log(pod: &Pod, client: &mut Client, script: &str, log: LogSpec) {
     client.ask(Call::Subscribe);
-    client.ask(Call::Create { container: "c".into(), bundle: pod.bundle("c", script), log: Some(log) });
+    client.ask(Call::create("c", pod.bundle("c", script), Some(log)));
     client.ask(Call::Start { container: "c".into() });
 }
 
@@ -113,6 +113,52 @@ fn somebody_else_who_holds_the_pipe_delays_the_end_but_not_for_ever() {
     assert_eq!(pod.log("c"), ["stdout F last words"]);
     client.ask(Call::Delete { container: "c".into() });
     drop(pipe);
+}
+
+#[test]
+fn a_container_that_reads_its_own_output_holds_nobody_up() {
+    let pod = Pod::start();
+    let mut client = pod.connect();
+    client.ask(Call::Subscribe);
+    // The thief wins often: what the shim was told is there has gone when it reads.
+    let thief = "cat < /proc/self/fd/1 > /dev/null & i=0; while [ $i -lt 2000 ]; do echo $i; i=$((i+1)); done
+                 kill $!; wait; echo end";
+    pod.run(&mut client, "c", thief);
+    for _ in 0..100 {
+        client.state();
+    }
+    assert_eq!(client.exit_of("c").code, 0);
+    let log = pod.log("c");
+    assert_eq!(log.last().map(String::as_str), Some("stdout F end"));
+    assert!(log.len() < 2000, "nothing was stolen");
+}
+
+#[test]
+fn two_busy_streams_share_one_log_and_tear_nothing() {
+    let pod = Pod::start();
+    let mut client = pod.connect();
+    let max_bytes = 1 << 20;
+    let log = LogSpec { path: pod.log_path("c"), max_bytes, max_files: 100 };
+    run_with_log(&pod, &mut client, "seq 1 200000 & seq 1 200000 >&2; wait", log);
+    // Others are served meanwhile.
+    for _ in 0..10 {
+        client.state();
+    }
+    assert_eq!(client.exit_of("c").code, 0);
+    let files = files(&pod);
+    assert!(files.len() > 15, "{}", files.len());
+    let mut next = [1, 1];
+    for file in files {
+        let text = fs::read_to_string(file).unwrap();
+        assert!(text.len() as u64 <= max_bytes && text.ends_with('\n'));
+        for line in text.lines() {
+            let (stream, number) = unstamped(line).split_once(" F ").unwrap();
+            let expected = &mut next[usize::from(stream == "stderr")];
+            assert_eq!(number.parse(), Ok(*expected), "{line:?}");
+            *expected += 1;
+        }
+    }
+    assert_eq!(next, [200_001; 2]);
 }
 
 #[test]

@@ -6,10 +6,14 @@
     reason = "the lints know only functions marked as tests"
 )]
 
+mod attach;
 mod exec;
 mod faults;
+mod foreign;
+mod idle;
 mod lifecycle;
 mod logs;
+mod measure;
 mod memory;
 mod pids;
 mod pod;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use berth_runtime::shim::client::{self, Connection};
 use berth_runtime::shim::protocol::{
-    Answer, Call, ContainerState, Event, ExitRecord, LogSpec, NamespaceMode, SandboxNamespaces, SandboxSpec,
+    Answer, Call, ContainerState, Event, ExitRecord, Handler, LogSpec, NamespaceMode, SandboxNamespaces, SandboxSpec,
 };
 use berth_sys::cgroup::{Cgroup, Hierarchies};
 use serde_json::{Value, json};
@@ -44,7 +44,13 @@ pub(crate) fn spec() -> SandboxSpec {
             pid: NamespaceMode::Container,
         },
         sysctls: BTreeMap::new(),
+        handler: std::env::var_os("BERTH_HANDLER").map(handler),
     }
+}
+
+/// Another OCI runtime.
+pub(crate) fn handler(program: impl Into<PathBuf>) -> Handler {
+    Handler { program: program.into(), root: None, args: Vec::new(), secs_max: None }
 }
 
 impl Pod {
@@ -54,7 +60,7 @@ impl Pod {
 
     pub(crate) fn with(spec: SandboxSpec) -> Self {
         let pod = Self::unstarted(spec);
-        client::start_shim(Self::program(), &pod.dir, &pod.spec).unwrap();
+        client::start_shim(&Self::program(), &pod.dir, &pod.spec).unwrap();
         pod
     }
 
@@ -66,18 +72,20 @@ impl Pod {
             fs::create_dir_all(folder.path().join(name)).unwrap();
         }
         fs::copy(BUSYBOX, bin.join("busybox")).unwrap();
-        for applet in ["awk", "cat", "echo", "grep", "head", "hostname", "ifconfig", "kill", "printf", "ps", "readlink"]
+        for applet in
+            ["awk", "cat", "dd", "echo", "grep", "head", "hostname", "ifconfig", "kill", "printf", "ps", "readlink"]
         {
             symlink("busybox", bin.join(applet)).unwrap();
         }
-        for applet in ["seq", "sh", "sleep", "tr", "true", "yes"] {
+        for applet in ["seq", "sh", "sleep", "stty", "tr", "true", "yes"] {
             symlink("busybox", bin.join(applet)).unwrap();
         }
         Self { dir: folder.path().join("sandbox"), folder, spec }
     }
 
-    pub(crate) fn program() -> &'static Path {
-        Path::new(env!("CARGO_BIN_EXE_berth-shim"))
+    /// The shim: this build's own, or one that was built otherwise, to be measured.
+    pub(crate) fn program() -> PathBuf {
+        std::env::var_os("BERTH_SHIM").map_or(env!("CARGO_BIN_EXE_berth-shim").into(), PathBuf::from)
     }
 
     pub(crate) fn connect(&self) -> Client {
@@ -128,7 +136,7 @@ impl Pod {
     /// Creates a container with a log.
     pub(crate) fn create(&self, client: &mut Client, container: &str, bundle: PathBuf) -> i32 {
         let log = LogSpec { path: self.log_path(container), max_bytes: 0, max_files: 1 };
-        match client.ask(Call::Create { container: container.into(), bundle, log: Some(log) }) {
+        match client.ask(Call::create(container, bundle, Some(log))) {
             Answer::Created { pid } => pid,
             other => panic!("{other:?}"),
         }
@@ -150,6 +158,15 @@ impl Pod {
     pub(crate) fn exit_record(&self, container: &str) -> Option<ExitRecord> {
         let content = fs::read(self.dir.join("exits").join(format!("{container}.json"))).ok()?;
         Some(serde_json::from_slice(&content).unwrap())
+    }
+
+    /// The containers of which something is kept.
+    pub(crate) fn kept(&self) -> usize {
+        let folder = match self.spec.handler {
+            Some(_) => Handler::folder(&self.dir),
+            None => self.dir.join("runtime"),
+        };
+        fs::read_dir(folder).unwrap().count()
     }
 
     /// The pod's cgroup folders that are there.

@@ -38,12 +38,13 @@ impl Pod {
             },
             cgroup: "/berth-bench-pod".into(),
             sysctls: Default::default(),
+            handler: None,
         };
         client::start_shim(program, &dir, &spec).unwrap_or_else(|error| panic!("{error}"));
         let mut connection = Connection::connect(&dir, PATIENCE).expect("the shim listens");
         ask(&mut connection, Call::Subscribe);
         let sleeper = Bundle::in_folder(&folder.join("pod-sleeper"), "pod-sleeper", &["/bin/sleep", "1000"]);
-        ask(&mut connection, Call::Create { container: "sleeper".into(), bundle: sleeper.path.clone(), log: None });
+        ask(&mut connection, Call::create("sleeper", sleeper.path.clone(), None));
         ask(&mut connection, Call::Start { container: "sleeper".into() });
         Self { connection, bundle: bundle.path.clone(), round: 0 }
     }
@@ -53,7 +54,7 @@ impl Pod {
         let id = format!("c{}", self.round);
         let (connection, bundle) = (&mut self.connection, self.bundle.clone());
         figures.measure("shim create+start", || {
-            ask(connection, Call::Create { container: id.clone(), bundle, log: None });
+            ask(connection, Call::create(id.clone(), bundle, None));
             ask(connection, Call::Start { container: id.clone() });
         });
         while !matches!(event(connection), Event::Exited { .. }) {}
