@@ -10,7 +10,7 @@ use nix::errno::Errno;
 
 use crate::Spawned;
 use crate::error::Error;
-use crate::init::{Init, Start};
+use crate::init::{self, Init, Start};
 use crate::plan::Plan;
 use crate::seccomp::Listener;
 use crate::sync::{self, Message};
@@ -43,6 +43,7 @@ impl<'a> Conversation<'a> {
             pid_namespace: plan.pid_namespace.as_ref().map(AsFd::as_fd),
             cgroup: folder.as_ref().map(AsFd::as_fd),
             entered_before: &plan.entered_before,
+            done_before: Some(&|| init::run_before(&plan.before)),
         };
         let init = Init::new(plan, start, theirs)?;
         let child = spawn(&birth, || init.run()).map_err(|source| match plan.entered_before.is_empty() {

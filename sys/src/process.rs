@@ -12,7 +12,7 @@ use nix::sys::stat::stat;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
 /// Where a new process begins its life.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Birth<'a> {
     /// The namespaces to make for it.
     pub namespaces: CloneFlags,
@@ -24,12 +24,21 @@ pub struct Birth<'a> {
     /// Namespaces that have to be entered before the new ones are made, in this order: those that belong to another
     /// user namespace, and last that one. It costs one more process, which is gone when [`spawn`] returns.
     pub entered_before: &'a [(CloneFlags, OwnedFd)],
+    /// What is done before them, for the process to inherit: it is born with what this process may do and itself may
+    /// not. It must not allocate, as `child` of [`spawn`].
+    pub done_before: Option<&'a dyn Fn() -> nix::Result<()>>,
 }
 
 impl Default for Birth<'_> {
     /// Where the caller is.
     fn default() -> Self {
-        Self { namespaces: CloneFlags::empty(), pid_namespace: None, cgroup: None, entered_before: &[] }
+        Self {
+            namespaces: CloneFlags::empty(),
+            pid_namespace: None,
+            cgroup: None,
+            entered_before: &[],
+            done_before: None,
+        }
     }
 }
 
@@ -91,6 +100,9 @@ fn spawn_between(birth: &Birth<'_>, child: impl FnOnce() -> Infallible) -> io::R
 }
 
 fn enter_and_clone(birth: &Birth<'_>, child: impl FnOnce() -> Infallible) -> nix::Result<i32> {
+    if let Some(work) = birth.done_before {
+        work()?;
+    }
     if let Some(namespace) = birth.pid_namespace {
         setns(namespace, CloneFlags::CLONE_NEWPID)?;
     }

@@ -248,6 +248,16 @@ fn clean(preserved: &[OwnedFd]) -> nix::Result<()> {
     process::close_on_exec_from(FIRST_PRESERVED as u32 + preserved.len() as u32)
 }
 
+/// Steps that a process takes for one that it makes.
+pub(crate) fn run_before(steps: &[Step]) -> nix::Result<()> {
+    steps.iter().try_for_each(|step| match step {
+        Step::OomScore(score) => enter::set_oom_score(score),
+        Step::Affinity { processors, .. } => schedule::set_affinity(processors),
+        Step::JoinCgroup { door, .. } => enter::once(door, |it| write(it, DOOR_KEY).map(drop)),
+        _ => Err(Errno::ENOSYS),
+    })
+}
+
 /// Loads a filter, and gives its listener, if it has one, to the maker.
 fn load_filter(program: &[Instruction], flags: u32, maker: &OwnedFd) -> nix::Result<()> {
     let number = seccomp::load(program, flags)?;
