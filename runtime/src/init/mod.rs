@@ -104,6 +104,11 @@ impl<'a> Init<'a> {
         Ok(Self { plan, progress, start, sync, needed, needed_at_start })
     }
 
+    /// The numbers of the descriptors that it needs, in ascending order.
+    pub(crate) fn needed(&self) -> &[i32] {
+        &self.needed
+    }
+
     /// The new process' whole life before its program.
     pub(crate) fn run(mut self) -> Infallible {
         // Nobody shall wait for it to close what was the parent's; the other end of `sync`, once that is the parent's
