@@ -120,7 +120,8 @@ impl<'a> Conversation<'a> {
 
     fn release(mut self) -> Result<Spawned, Error> {
         let child = self.child.take().ok_or(Error::Died { phase: "set up" })?;
-        Ok(Spawned { pid: child.pid, pidfd: child.pidfd, terminal: self.terminal.take() })
+        let warnings = self.plan.warnings.clone();
+        Ok(Spawned { pid: child.pid, pidfd: child.pidfd, terminal: self.terminal.take(), warnings })
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) fn set_up(host: &Host<'_>, args: &Create) -> Result<(Spawned, Option<
     let mut spawned = host.runtime.create(&args.id, &args.bundle, launch)?;
     match launch::announce(&args.launching, &mut spawned) {
         Ok(terminal) => {
-            host.warn_of(&args.id);
+            host.warn(&spawned.warnings);
             Ok((spawned, terminal))
         }
         Err(error) => {
@@ -32,13 +32,8 @@ pub(crate) fn set_up(host: &Host<'_>, args: &Create) -> Result<(Spawned, Option<
 }
 
 impl Host<'_> {
-    /// Tells what the container could not be granted. Told last: podman takes a log with a warning and an error for
-    /// none.
-    fn warn_of(&self, id: &str) {
-        self.warn(&self.runtime.state(id).map(|state| state.warnings).unwrap_or_default());
-    }
-
-    /// Tells what went wrong without being in the way.
+    /// Tells what went wrong without being in the way. Only of what was done: podman takes a log with a warning and an
+    /// error for none.
     pub(crate) fn warn(&self, warnings: &[String]) {
         warnings.iter().for_each(|warning| self.log.warn(warning));
     }

@@ -44,6 +44,7 @@ pub(crate) fn exec(host: &Host<'_>, args: &Exec) -> Result<u8, Error> {
         let _ = process::pidfd_send_signal(&spawned.pidfd, SIGKILL);
         let _ = process::wait(&spawned.pidfd);
     })?;
+    host.warn(&spawned.warnings);
     match signals {
         Some(signals) => {
             let relay = terminal.map(Relay::begin).transpose().map_err(Error::Attend)?;
@@ -69,7 +70,13 @@ fn reworded(error: RuntimeError) -> Error {
 
 fn read(path: &Path) -> Result<Process, Error> {
     let text = fs::read(path).map_err(Error::file("read", path))?;
-    serde_json::from_slice(&text).map_err(|source| Error::Json { path: path.to_owned(), source })
+    let json = |source| Error::Json { path: path.to_owned(), source };
+    if let Ok(process) = serde_json::from_slice(&text) {
+        return Ok(process);
+    }
+    let mut value = serde_json::from_slice(&text).map_err(json)?;
+    berth_runtime::repair_process(&mut value);
+    serde_json::from_value(value).map_err(json)
 }
 
 /// The container's own process, but for what the flags say.

@@ -125,9 +125,9 @@ impl<'a> Init<'a> {
         let plan = self.plan;
         let execution = plan.setup.len() + plan.finish.len();
         self.walk(&plan.setup, 0, None);
-        // Who creates a container hears that there is no such program, as of other runtimes: some clients look there
-        // only.
-        if let Err(errno) = plan.program.look_for() {
+        if plan.look_for_program
+            && let Err(errno) = plan.program.look_for()
+        {
             self.fail(execution, errno, None);
         }
         let connection = self.wait_for_start();
