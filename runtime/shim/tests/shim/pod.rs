@@ -166,7 +166,7 @@ impl Pod {
             Some(_) => Handler::folder(&self.dir),
             None => self.dir.join("runtime"),
         };
-        fs::read_dir(folder).unwrap().count()
+        fs::read_dir(folder).map_or(0, Iterator::count)
     }
 
     /// The pod's cgroup folders that are there.
