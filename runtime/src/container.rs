@@ -9,7 +9,6 @@ use nix::libc::{ESRCH, SIGKILL};
 
 use crate::Runtime;
 use crate::error::Error;
-use crate::hooks;
 use crate::state::{Folder, InitRecord, State, Status};
 
 /// The highest signal number.
@@ -35,11 +34,11 @@ impl Runtime {
         }
     }
 
-    pub(crate) fn delete_container(&self, id: &str) -> Result<(), Error> {
+    pub(crate) fn delete_container(&self, id: &str) -> Result<Vec<String>, Error> {
         let folder = Folder::of(&self.root, id)?;
         let record = match folder.load(id) {
             // Cut short before there was anything to remember.
-            Err(Error::NotFound { .. }) => return folder.remove(),
+            Err(Error::NotFound { .. }) => return folder.remove().map(|()| Vec::new()),
             other => other?,
         };
         let cgroup = record.cgroup()?;
@@ -49,8 +48,7 @@ impl Runtime {
         ended?;
         cgroup.remove()?;
         folder.remove()?;
-        let told = record.told(Status::Stopped, 0);
-        record.hooks.as_ref().map_or(Ok(()), |hooks| hooks::run_here(hooks, &["poststop"], &told))
+        Ok(record.run_late_hooks("poststop", Status::Stopped, 0))
     }
 
     pub(crate) fn pause_container(&self, id: &str) -> Result<(), Error> {

@@ -36,7 +36,7 @@ impl Runtime {
         cgroup.check_unused()?;
         undo.push(|| drop(cgroup.cgroup.remove()));
         cgroup.apply()?;
-        let plan = plan::init(&spec, bundle, &cgroup, filter, launch)?;
+        let plan = plan::init(&spec, (&record.bundle, &record.rootfs), &cgroup, filter, launch)?;
         let socket = folder.start_socket();
         let listener = socket::listen(&socket).map_err(Error::file("listen at", &socket))?;
         let mut child = Conversation::begin(&plan, &cgroup.cgroup, Start::When(listener))?;
@@ -47,8 +47,8 @@ impl Runtime {
             let pid = child.pid();
             drop(child);
             // Whatever the first hooks made, these take away (runtime spec, runtime.md#lifecycle, step 13).
-            if hooks_ran && let Some(hooks) = &record.hooks {
-                let _ = hooks::run_here(hooks, &["poststop"], &record.told(Status::Stopped, pid));
+            if hooks_ran {
+                record.run_late_hooks("poststop", Status::Stopped, pid);
             }
             return Err(error);
         }
@@ -59,7 +59,7 @@ impl Runtime {
         Ok(spawned)
     }
 
-    pub(crate) fn start_container(&self, id: &str) -> Result<(), Error> {
+    pub(crate) fn start_container(&self, id: &str) -> Result<Vec<String>, Error> {
         let folder = Folder::of(&self.root, id)?;
         let record = folder.load(id)?;
         let status = folder.status(&record)?;
@@ -84,15 +84,8 @@ impl Runtime {
             _ => return Err(Error::Died { phase }),
         }
         record.await_execution(&connection, phase)?;
-        self.tell_started(id, &record)
-    }
-
-    /// Hooks that fail now have a container to end.
-    fn tell_started(&self, id: &str, record: &Record) -> Result<(), Error> {
-        let (Some(hooks), Some(init)) = (&record.hooks, record.init) else { return Ok(()) };
-        hooks::run_here(hooks, &["poststart"], &record.told(Status::Running, init.pid)).inspect_err(|_| {
-            let _ = self.kill(id, nix::libc::SIGKILL, true);
-        })
+        let pid = record.init.map_or(0, |init| init.pid);
+        Ok(record.run_late_hooks("poststart", Status::Running, pid))
     }
 }
 

@@ -127,3 +127,11 @@ impl Error {
         move |source| Self::File { action, path, source }
     }
 }
+
+/// An error with all its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {}", chain(cause)),
+        None => error.to_string(),
+    }
+}

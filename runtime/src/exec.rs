@@ -1,6 +1,7 @@
 //! One more process in a container.
 
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use berth_sys::cgroup::Cgroup;
 use berth_sys::process::pidfd_open;
@@ -9,6 +10,7 @@ use oci_spec::runtime::Process;
 
 use crate::conversation::{Conversation, Duties};
 use crate::error::Error;
+use crate::home;
 use crate::init::Start;
 use crate::plan;
 use crate::seccomp::Listener;
@@ -38,14 +40,25 @@ impl Runtime {
             return Err(wrong());
         }
         let cgroup = match &options.sub_cgroup {
-            Some(path) => record.cgroup()?.below(path)?,
+            Some(path) => below(&record.cgroup()?, path)?,
             None => record.cgroup_of_init(init)?,
         };
         let kinds = CloneFlags::from_bits_truncate(record.namespaces) | CloneFlags::CLONE_NEWNS;
-        let plan = plan::exec(process, (pidfd, kinds), &cgroup, folder.load_filter()?, options.launch)?;
+        let home = home::in_container(process, init.pid);
+        let plan = plan::exec(process, (pidfd, kinds), home, &cgroup, folder.load_filter()?, options.launch)?;
         let child = Conversation::begin(&plan, &cgroup, Start::AtOnce)?;
         child.until_executed(&mut Guest(&record))
     }
+}
+
+/// A cgroup below a container's, in some hierarchies or in all.
+fn below(cgroup: &Cgroup, text: &Path) -> Result<Cgroup, Error> {
+    let text = text.to_string_lossy();
+    let (controllers, path) = match text.split_once(':') {
+        Some((controllers, path)) => (controllers.split(',').collect(), path),
+        None => (Vec::new(), &*text),
+    };
+    Ok(cgroup.below(Path::new(path.trim_start_matches('/')), &controllers)?)
 }
 
 /// What the maker of one more process does for it.
@@ -72,9 +85,9 @@ impl Record {
         let path = format!("/proc/{}/cgroup", init.pid);
         let text = std::fs::read_to_string(&path).map_err(Error::file("read", &path))?;
         let own = text.lines().find_map(|line| line.strip_prefix("0::"));
-        let below = own.and_then(|own| std::path::Path::new(own).strip_prefix(&self.cgroup).ok());
+        let below = own.and_then(|own| Path::new(own).strip_prefix(&self.cgroup).ok());
         match below.filter(|below| below.components().next().is_some()) {
-            Some(below) => Ok(cgroup.below(below)?),
+            Some(below) => Ok(cgroup.below(below, &[])?),
             None => Ok(cgroup),
         }
     }

@@ -5,8 +5,8 @@
 //! | `prestart`, `createRuntime` | the namespaces are there, nothing is mounted | the machine | ends the creation |
 //! | `createContainer` | everything is mounted, the root is still the machine's | the container's namespaces | ends the creation |
 //! | `startContainer` | before the program is executed | the container | ends the start |
-//! | `poststart` | after the program was executed | the machine | kills the container |
-//! | `poststop` | after the container was deleted | the machine | is told when all is done |
+//! | `poststart` | after the program was executed | the machine | is a warning |
+//! | `poststop` | after the container was deleted | the machine | is a warning |
 //!
 //! Each gets the container's state on its standard input.
 
@@ -25,7 +25,7 @@ use oci_spec::runtime::{Hook, Hooks};
 use serde::Serialize;
 
 use crate::OCI_VERSION;
-use crate::error::Error;
+use crate::error::{self, Error};
 use crate::limits::{HOOK_DEADLINE, LIST_MAX};
 use crate::state::{Record, Status};
 
@@ -154,21 +154,22 @@ pub(crate) fn has_early(hooks: &Hooks) -> bool {
     all(hooks)[..2].iter().any(|(_, list)| list.as_ref().is_some_and(|list| !list.is_empty()))
 }
 
-/// Runs the hooks of one kind on the machine, with this state. The first that fails ends it, but for `poststop`, of
-/// which all are run and the first failure told.
+/// Runs the hooks of these kinds on the machine, with this state, up to the first that fails.
 pub(crate) fn run_here(hooks: &Hooks, wanted: &[&str], told: &Told<'_>) -> Result<(), Error> {
-    let mut first = Ok(());
     for (kind, list) in all(hooks).into_iter().filter(|(kind, _)| wanted.contains(kind)) {
-        for hook in ready(list, kind)? {
-            let result = run_one_here(&hook, told);
-            if kind != "poststop" {
-                result?;
-            } else if first.is_ok() {
-                first = result;
-            }
-        }
+        ready(list, kind)?.iter().try_for_each(|hook| run_one_here(hook, told))?;
     }
-    first
+    Ok(())
+}
+
+impl Record {
+    /// Runs the hooks of a kind whose failures are in nobody's way; all are run, and each failure is told.
+    pub(crate) fn run_late_hooks(&self, kind: &str, status: Status, pid: i32) -> Vec<String> {
+        let told = self.told(status, pid);
+        let lists = self.hooks.iter().flat_map(all).filter(|(name, _)| *name == kind);
+        let hooks = lists.filter_map(|(name, list)| ready(list, name).ok()).flatten();
+        hooks.filter_map(|hook| run_one_here(&hook, &told).err()).map(|error| error::chain(&error)).collect()
+    }
 }
 
 fn run_one_here(hook: &Ready, told: &Told<'_>) -> Result<(), Error> {

@@ -12,11 +12,13 @@ mod create;
 mod error;
 mod exec;
 mod features;
+mod home;
 mod hooks;
 mod init;
 mod limits;
 mod net_device;
 mod plan;
+mod repair;
 mod seccomp;
 pub mod shim;
 mod spec;
@@ -33,6 +35,7 @@ use oci_spec::runtime::{LinuxResources, Process, Spec};
 
 pub use error::Error;
 pub use features::features;
+pub use repair::process as repair_process;
 pub use state::{State, Status};
 pub use stats::Stats;
 
@@ -71,6 +74,8 @@ pub struct Launch {
     pub stdio: Stdio,
     /// Descriptors that its program finds as numbers 3, 4 and so on.
     pub preserved: Vec<OwnedFd>,
+    /// More entries of its environment, `NAME=value`.
+    pub environment: Vec<String>,
     /// Whether to change its root by `pivot_root(2)`, from which there is no way back. Without, for a machine that runs
     /// from its initial RAM disk, the root is moved over.
     pub pivot: bool,
@@ -80,7 +85,8 @@ pub struct Launch {
 
 impl Default for Launch {
     fn default() -> Self {
-        Self { stdio: Stdio::default(), preserved: Vec::new(), pivot: true, new_keyring: true }
+        let (stdio, preserved, environment) = Default::default();
+        Self { stdio, preserved, environment, pivot: true, new_keyring: true }
     }
 }
 
@@ -95,7 +101,8 @@ impl From<Stdio> for Launch {
 pub struct ExecOptions {
     /// As for the first one; `pivot` and `new_keyring` mean nothing here.
     pub launch: Launch,
-    /// A cgroup below the container's that it shall be in; it must exist.
+    /// A cgroup below the container's that it shall be in; it must exist. On v1 the controllers in whose hierarchies can
+    /// stand before it, as in `cpu,memory:path`; without, it is in all.
     pub sub_cgroup: Option<PathBuf>,
     /// Whether to do it in a paused container too, where the process waits for its resumption.
     pub even_if_paused: bool,
@@ -142,8 +149,9 @@ impl Runtime {
     }
 
     /// Lets the init process execute the program; returns when it did, or why it could not ([`Error::Exec`]). Any
-    /// process may do it, not only the one that created the container.
-    pub fn start(&self, id: &str) -> Result<(), Error> {
+    /// process may do it, not only the one that created the container. The answer is what went wrong without being in
+    /// the way: a `poststart` hook that failed.
+    pub fn start(&self, id: &str) -> Result<Vec<String>, Error> {
         self.start_container(id)
     }
 
@@ -159,8 +167,9 @@ impl Runtime {
     }
 
     /// Removes what is left of a container: processes, cgroup, state; then runs its `poststop` hooks. Success if it is
-    /// gone. Its init process stays the caller's to wait for.
-    pub fn delete(&self, id: &str) -> Result<(), Error> {
+    /// gone. Its init process stays the caller's to wait for. The answer is what went wrong without being in the way: a
+    /// hook that failed.
+    pub fn delete(&self, id: &str) -> Result<Vec<String>, Error> {
         self.delete_container(id)
     }
 

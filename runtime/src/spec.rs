@@ -10,6 +10,7 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 use crate::error::Error;
 use crate::hooks;
 use crate::limits::{CONFIG_BYTES_MAX, LIST_MAX, PATH_BYTES_MAX};
+use crate::repair;
 
 /// Reads the `config.json` of a bundle.
 pub(crate) fn load(bundle: &Path) -> Result<Spec, Error> {
@@ -20,9 +21,21 @@ pub(crate) fn load(bundle: &Path) -> Result<Spec, Error> {
         }
         other => other.map_err(Error::file("read", &path))?,
     };
-    let spec: Spec = serde_json::from_slice(&text).map_err(|error| Error::spec("config.json", error.to_string()))?;
+    let spec = parse(&text)?;
     check(&spec)?;
     Ok(spec)
+}
+
+/// Reads the text of a `config.json`.
+fn parse(text: &[u8]) -> Result<Spec, Error> {
+    let first = match serde_json::from_slice(text) {
+        Ok(spec) => return Ok(spec),
+        Err(error) => Error::spec("config.json", error.to_string()),
+    };
+    // Again without what the types refuse and the specification does not.
+    let Ok(mut value) = serde_json::from_slice(text) else { return Err(first) };
+    repair::container(&mut value);
+    serde_json::from_value(value).map_err(|_| first)
 }
 
 /// The root file system, made absolute.
@@ -39,6 +52,19 @@ pub(crate) fn rootfs(spec: &Spec, bundle: &Path) -> Result<PathBuf, Error> {
 /// The Linux part.
 pub(crate) fn linux(spec: &Spec) -> Result<&Linux, Error> {
     spec.linux().as_ref().ok_or_else(|| Error::spec("linux", "is missing"))
+}
+
+/// A path with its `.` and `..` parts taken out, from the root on.
+pub(crate) fn cleaned(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            std::path::Component::Normal(name) => clean.push(name),
+            std::path::Component::ParentDir => drop(clean.pop()),
+            _ => {}
+        }
+    }
+    clean
 }
 
 /// A path inside the container: absolute, without `..` parts, and not too long.

@@ -8,10 +8,11 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
+use nix::NixPath;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags, fstatat, mkdirat, mknodat, utimensat};
@@ -177,6 +178,18 @@ impl Folder {
     /// Where a symbolic link points.
     pub fn read_link(&self, name: &OsStr) -> io::Result<PathBuf> {
         Ok(readlinkat(self, leaf(name)?)?.into())
+    }
+
+    /// As [`Self::read_link`] without allocating: how many bytes of `target` it fills. `ENAMETOOLONG` if it has no room.
+    pub fn read_link_into(&self, name: &OsStr, target: &mut [u8]) -> io::Result<usize> {
+        let name = leaf(name)?;
+        let room = target.len();
+        let length = name.with_nix_path(|name| {
+            // SAFETY: the kernel reads the terminated name and writes at most `room` bytes into `target`.
+            unsafe { libc::readlinkat(self.0.as_raw_fd(), name.as_ptr(), target.as_mut_ptr().cast(), room) }
+        })?;
+        let length = Errno::result(length)? as usize;
+        if length < room { Ok(length) } else { Err(Errno::ENAMETOOLONG.into()) }
     }
 
     /// Gives `name` itself to an owner. The kernel takes set-user-ID bits and file capabilities off: set them after.

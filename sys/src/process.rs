@@ -8,6 +8,7 @@ use std::{fmt, io, ptr};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
+use nix::sys::stat::stat;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
 /// Where a new process begins its life.
@@ -181,11 +182,35 @@ impl Program {
         worst
     }
 
+    /// Whether there is such a program, before anything is executed: the error that [`Self::execute`] will end with. What
+    /// cannot be told beforehand is none: a path that depends on the working folder, a file that only another user may
+    /// look at. Allocates nothing.
+    pub fn look_for(&self) -> nix::Result<()> {
+        let mut worst = Errno::ENOENT;
+        for path in &self.candidates {
+            if !path.to_bytes().starts_with(b"/") {
+                return Ok(());
+            }
+            match stat(path.as_c_str()) {
+                Ok(status) if is_executable(status.st_mode) => return Ok(()),
+                Ok(_) => worst = Errno::EACCES,
+                Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+                Err(_) => return Ok(()),
+            }
+        }
+        Err(worst)
+    }
+
     fn try_one(&self, path: &CStr) -> Errno {
         // SAFETY: `new` made both arrays null-terminated and of strings that `self` keeps alive and unchanged.
         unsafe { libc::execve(path.as_ptr(), self.arguments.as_ptr(), self.environment.as_ptr()) };
         Errno::last()
     }
+}
+
+/// A regular file with a right to execute it for anybody.
+fn is_executable(mode: u32) -> bool {
+    mode & libc::S_IFMT == libc::S_IFREG && mode & 0o111 != 0
 }
 
 /// Runs a program in a child of the caller, with `input` as its standard input, and waits for its end; killed after
@@ -246,6 +271,13 @@ pub fn set_standard_stream(fd: impl AsFd, number: i32) -> nix::Result<()> {
     }
     // SAFETY: the three standard streams are owned by no Rust value, so nobody's descriptor is replaced.
     Errno::result(unsafe { libc::dup2(fd.as_fd().as_raw_fd(), number) }).map(drop)
+}
+
+/// Closes a descriptor that is not needed any more, though a value that owns it lives on. Only for a process made by
+/// [`spawn`], as [`close_all_but`].
+pub fn forget(fd: impl AsFd) {
+    // SAFETY: touches no memory. The owner is a copy in a new process and is never dropped.
+    unsafe { libc::close(fd.as_fd().as_raw_fd()) };
 }
 
 /// A descriptor with a number that is at least `least`, close-on-exec: out of the way of those that [`place`] makes.

@@ -30,6 +30,7 @@ impl Temporary {
     /// A child inside, whatever the version.
     fn spawn(&self, work: impl FnOnce() -> i32) -> Child {
         let (wait_to_go, go) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+        let (is_inside, inside) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
         let folder = self.0.open_unified().unwrap();
         let birth = Birth { cgroup: folder.as_ref().map(|folder| folder.as_fd()), ..Birth::default() };
         let doors = self.0.open_doors().unwrap();
@@ -38,10 +39,12 @@ impl Temporary {
             if !doors.iter().all(through) {
                 exit_now(99);
             }
+            let _ = nix::unistd::write(&inside, b"i");
             let _ = nix::unistd::read(&wait_to_go, &mut [0]);
             exit_now(work())
         })
         .unwrap();
+        assert_eq!(nix::unistd::read(&is_inside, &mut [0]).unwrap(), 1);
         nix::unistd::write(&go, b"g").unwrap();
         child
     }

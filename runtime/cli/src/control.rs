@@ -18,11 +18,13 @@ const RESOURCES_BYTES_MAX: u64 = 1 << 20;
 const MEANT_ZEROES: &[&str] = &["idle", "burst"];
 
 pub(crate) fn start(host: &Host<'_>, id: &str) -> Result<(), Error> {
-    host.runtime.start(id).map_err(|error| match error {
+    let warnings = host.runtime.start(id).map_err(|error| match error {
         RuntimeError::WrongState { status: Status::Stopped, .. } => Error::AlreadyStopped,
         RuntimeError::WrongState { .. } => Error::AlreadyRunning,
         other => other.into(),
-    })
+    })?;
+    host.warn(&warnings);
+    Ok(())
 }
 
 /// A single process that has ended is an error, as everybody who calls runc knows; of all of them, it is none.
@@ -40,7 +42,8 @@ pub(crate) fn delete(host: &Host<'_>, args: &Delete) -> Result<(), Error> {
             return Err(Error::NotStopped { id: state.id, status: state.status.to_string() });
         }
     }
-    Ok(host.runtime.delete(&args.id)?)
+    host.warn(&host.runtime.delete(&args.id)?);
+    Ok(())
 }
 
 pub(crate) fn pause(host: &Host<'_>, id: &str) -> Result<(), Error> {

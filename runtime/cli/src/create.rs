@@ -35,8 +35,11 @@ impl Host<'_> {
     /// Tells what the container could not be granted. Told last: podman takes a log with a warning and an error for
     /// none.
     fn warn_of(&self, id: &str) {
-        for warning in self.runtime.state(id).map(|state| state.warnings).unwrap_or_default() {
-            self.log.warn(&warning);
-        }
+        self.warn(&self.runtime.state(id).map(|state| state.warnings).unwrap_or_default());
+    }
+
+    /// Tells what went wrong without being in the way.
+    pub(crate) fn warn(&self, warnings: &[String]) {
+        warnings.iter().for_each(|warning| self.log.warn(warning));
     }
 }

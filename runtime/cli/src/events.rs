@@ -17,6 +17,10 @@ use crate::args::Events;
 use crate::error::Error;
 use berth_runtime::Stats;
 
+/// How often, and after what time each, to look for a victim when memory ran out.
+const LOOKS: usize = 50;
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// One line.
 #[derive(Serialize)]
 struct Event<'a> {
@@ -37,18 +41,17 @@ pub(crate) fn print(host: &Host<'_>, args: &Events) -> Result<(), Error> {
     let Ok(pidfd) = process::pidfd_open(state.pid) else { return Ok(()) };
     let cgroup = host.runtime.cgroup(&args.id)?;
     let watch = cgroup.watch_oom().map_err(berth_runtime::Error::from)?;
-    let mut kills = kill_count(&cgroup)?;
+    let mut kills = Kills { told: count(&cgroup)?, cgroup, looks: 0 };
     let mut next = Instant::now() + args.interval;
     loop {
-        let seen = wait(&pidfd, &watch, next.saturating_duration_since(Instant::now())).map_err(Error::Attend)?;
+        let left = next.saturating_duration_since(Instant::now());
+        let seen = wait(&pidfd, &watch, kills.pause().map_or(left, |pause| pause.min(left))).map_err(Error::Attend)?;
         if seen.oom {
             watch.clear().map_err(Error::Attend)?;
-            // The watch tells of more than kills.
-            let now = kill_count(&cgroup).unwrap_or(kills);
-            if now > kills {
-                print_event(&Event { r#type: "oom", id: &args.id, data: None })?;
-            }
-            kills = now;
+            kills.looks = LOOKS;
+        }
+        if kills.look() {
+            print_event(&Event { r#type: "oom", id: &args.id, data: None })?;
         }
         if seen.end {
             return Ok(());
@@ -60,8 +63,31 @@ pub(crate) fn print(host: &Host<'_>, args: &Events) -> Result<(), Error> {
     }
 }
 
-fn kill_count(cgroup: &Cgroup) -> Result<u64, Error> {
+fn count(cgroup: &Cgroup) -> Result<u64, Error> {
     Ok(cgroup.oom_kill_count().map_err(berth_runtime::Error::from)?)
+}
+
+/// The OOM killer's victims. The old hierarchy tells that memory ran out before the kernel has chosen one, the new one
+/// tells of more than that.
+struct Kills {
+    cgroup: Cgroup,
+    told: u64,
+    /// How often to look again.
+    looks: usize,
+}
+
+impl Kills {
+    /// Whether there are new ones.
+    fn look(&mut self) -> bool {
+        let fresh = self.looks > 0 && count(&self.cgroup).is_ok_and(|now| std::mem::replace(&mut self.told, now) < now);
+        self.looks = if fresh { 0 } else { self.looks.saturating_sub(1) };
+        fresh
+    }
+
+    /// How long to wait before looking again.
+    fn pause(&self) -> Option<Duration> {
+        (self.looks > 0).then_some(PAUSE)
+    }
 }
 
 fn print_stats(host: &Host<'_>, id: &str) -> Result<(), Error> {

@@ -1,11 +1,12 @@
 //! `exec`: one more process in a container.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
-use berth_sys::process;
+use berth_sys::{process, pty};
 use nix::libc::SIGKILL;
-use oci_spec::runtime::{Capability, LinuxCapabilities, Process};
+use oci_spec::runtime::{Box as ConsoleSize, BoxBuilder, Capability, LinuxCapabilities, Process};
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::Error as ValueError;
@@ -15,14 +16,18 @@ use crate::args::Exec;
 use crate::error::Error;
 use crate::foreground::{self, Signals};
 use crate::launch;
+use crate::relay::Relay;
 use berth_runtime::{Error as RuntimeError, ExecOptions, Status};
 
 /// Runs a process and, unless detached, stays with it to its end. Returns its program's code.
 pub(crate) fn exec(host: &Host<'_>, args: &Exec) -> Result<u8, Error> {
-    let process = match &args.process {
+    let mut process = match &args.process {
         Some(path) => read(path)?,
         None => derive(host, args)?,
     };
+    if process.terminal() == Some(true) && process.console_size().is_none() {
+        process.set_console_size(own_size());
+    }
     launch::check_terminal(&args.launching, process.terminal() == Some(true))?;
     // Before there is a process whose end could be missed.
     let signals = match args.launching.detach {
@@ -40,9 +45,18 @@ pub(crate) fn exec(host: &Host<'_>, args: &Exec) -> Result<u8, Error> {
         let _ = process::wait(&spawned.pidfd);
     })?;
     match signals {
-        Some(signals) => foreground::attend(&spawned, &signals, terminal).map_err(Error::Attend),
+        Some(signals) => {
+            let relay = terminal.map(Relay::begin).transpose().map_err(Error::Attend)?;
+            foreground::attend(&spawned, &signals, relay).map_err(Error::Attend)
+        }
         None => Ok(0),
     }
+}
+
+/// The program looks at it before we can follow ours.
+fn own_size() -> Option<ConsoleSize> {
+    let own = pty::size(io::stdin()).ok()?;
+    BoxBuilder::default().height(own.rows).width(own.columns).build().ok()
 }
 
 fn reworded(error: RuntimeError) -> Error {

@@ -1,7 +1,7 @@
 //! Staying with a process: its signals are ours, its orphans too, and its end ends us.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use berth_sys::process::{self, Exit};
 use nix::errno::Errno;
@@ -32,8 +32,7 @@ impl Signals {
 
 /// Passes signals on to the process, and its terminal to ours, until it ends; reaps whatever else becomes our child.
 /// Returns its code, or 128 and the signal that ended it.
-pub(crate) fn attend(spawned: &Spawned, signals: &Signals, terminal: Option<OwnedFd>) -> io::Result<u8> {
-    let mut relay = terminal.map(Relay::begin).transpose()?;
+pub(crate) fn attend(spawned: &Spawned, signals: &Signals, mut relay: Option<Relay>) -> io::Result<u8> {
     let exit = loop {
         if let Some(exit) = obey_signals(spawned, signals, relay.as_ref())? {
             break exit;

@@ -10,6 +10,7 @@ use std::path::Path;
 use berth_runtime::{Launch, Spawned, Stdio};
 use berth_sys::file::{Durability, replace};
 use berth_sys::{process, socket};
+use nix::libc::O_CLOEXEC;
 
 use crate::args::Launching;
 use crate::error::Error;
@@ -25,14 +26,20 @@ const PIDFD_NAME: &[u8] = b"pidfd";
 
 /// Collects what the process inherits from us.
 pub(crate) fn prepare(args: &Launching) -> Result<Launch, Error> {
+    let activated = activation_count();
+    let preserved = preserved(activated + args.preserve_fds)?;
     let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(|source| Error::Preserve { fd: 0, source });
     let stdio = Stdio {
         stdin: Some(copy(io::stdin().as_fd())?),
         stdout: Some(copy(io::stdout().as_fd())?),
         stderr: Some(copy(io::stderr().as_fd())?),
     };
-    let preserved = preserved(activation_count() + args.preserve_fds)?;
-    Ok(Launch { stdio, preserved, pivot: !args.no_pivot, new_keyring: !args.no_new_keyring })
+    // The program finds the sockets as if it had been activated itself, as the first process that it is.
+    let environment = match activated {
+        0 => Vec::new(),
+        count => vec![format!("LISTEN_FDS={count}"), "LISTEN_PID=1".to_owned()],
+    };
+    Ok(Launch { stdio, preserved, environment, pivot: !args.no_pivot, new_keyring: !args.no_new_keyring })
 }
 
 /// How many sockets systemd's protocol passes to this very process (sd_listen_fds(3)).
@@ -51,13 +58,23 @@ fn preserved(count: u32) -> Result<Vec<OwnedFd>, Error> {
     }
     let count = i32::try_from(count).unwrap_or(i32::MAX - FIRST_PRESERVED);
     let numbers = FIRST_PRESERVED..FIRST_PRESERVED + count;
-    // Asked for before anything is opened here, which would take the place of one that is missing.
-    for fd in numbers.clone() {
-        fs::symlink_metadata(format!("/proc/self/fd/{fd}")).map_err(|source| Error::Preserve { fd, source })?;
-    }
     let fail = |fd| move |source| Error::Preserve { fd, source };
+    for fd in numbers.clone() {
+        check_inherited(fd).map_err(fail(fd))?;
+    }
     let this = process::pidfd_open(std::process::id() as i32).map_err(fail(FIRST_PRESERVED))?;
     numbers.map(|fd| process::pidfd_getfd(&this, fd).map_err(fail(fd))).collect()
+}
+
+/// Whether a descriptor was passed to us: one that we opened took the place of one that is missing, and would be closed
+/// by an `execve`, as nothing that has come through one is (proc_pid_fdinfo(5)).
+fn check_inherited(fd: i32) -> io::Result<()> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}"))?;
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    match flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok()) {
+        Some(flags) if flags & O_CLOEXEC == 0 => Ok(()),
+        _ => Err(io::ErrorKind::NotFound.into()),
+    }
 }
 
 /// Tells of a new process whom the caller wants told. Returns its terminal if that is ours to attend.

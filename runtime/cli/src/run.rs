@@ -9,6 +9,7 @@ use crate::args::Run;
 use crate::create;
 use crate::error::Error;
 use crate::foreground::{self, Signals};
+use crate::relay::Relay;
 use berth_runtime::Spawned;
 
 /// Runs a container and, unless detached, stays with it to its end. Returns its program's code.
@@ -22,7 +23,12 @@ pub(crate) fn run(host: &Host<'_>, args: &Run) -> Result<u8, Error> {
     let outcome = go(host, args, &spawned, signals, terminal);
     match (&outcome, args.create.launching.detach, args.keep) {
         (Ok(_), true, _) | (_, _, true) => {}
-        _ => host.runtime.delete(&args.create.id).or_else(|error| if outcome.is_ok() { Err(error) } else { Ok(()) })?,
+        _ => match host.runtime.delete(&args.create.id) {
+            Ok(warnings) => host.warn(&warnings),
+            Err(error) if outcome.is_ok() => return Err(error.into()),
+            // What came first counts.
+            Err(_) => {}
+        },
     }
     outcome
 }
@@ -41,9 +47,11 @@ fn go(
     signals: Option<Signals>,
     terminal: Option<OwnedFd>,
 ) -> Result<u8, Error> {
-    host.runtime.start(&args.create.id)?;
+    // Before the program looks at its size.
+    let relay = terminal.map(Relay::begin).transpose().map_err(Error::Attend)?;
+    host.warn(&host.runtime.start(&args.create.id)?);
     match signals {
-        Some(signals) => foreground::attend(spawned, &signals, terminal).map_err(Error::Attend),
+        Some(signals) => foreground::attend(spawned, &signals, relay).map_err(Error::Attend),
         None => Ok(0),
     }
 }

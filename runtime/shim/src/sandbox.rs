@@ -137,7 +137,7 @@ fn enter_new(kinds: &[Kind], spec: &SandboxSpec) -> Result<(), Error> {
         sethostname(&spec.hostname).map_err(|errno| refused(action)(errno.into()))?;
     }
     if kinds.contains(&Kind::Net) {
-        loopback::bring_up().map_err(refused("bringing lo up".into()))?;
+        loopback::bring_up().map_err(|errno| refused("bringing lo up".into())(errno.into()))?;
     }
     for (name, value) in &spec.sysctls {
         sysctl::set(name, value).map_err(refused(format!("setting sysctl {name} to {value:?}")))?;

@@ -19,6 +19,14 @@ pub(super) fn set_oom_score(score: &str) -> nix::Result<()> {
     }
 }
 
+/// Uses a descriptor for the last time: whoever may look into this process from inside of the container, from here on or
+/// soon, finds none that leads out.
+pub(super) fn once(fd: &OwnedFd, work: impl FnOnce(&OwnedFd) -> nix::Result<()>) -> nix::Result<()> {
+    work(fd)?;
+    process::forget(fd);
+    Ok(())
+}
+
 /// Becomes root of the user namespace that it is in, so that what it makes belongs to that. If the namespace is new, its
 /// maker maps its users first.
 pub(super) fn become_root(mapped: bool, maker: &OwnedFd) -> nix::Result<()> {

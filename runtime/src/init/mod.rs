@@ -26,7 +26,9 @@ use berth_sys::seccomp::{Instruction, NEW_LISTENER};
 use berth_sys::{namespace, process, schedule, seccomp, signal, socket};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::setns;
 use nix::sys::stat::{Mode, umask};
+use nix::unistd::write;
 
 use crate::error::Error;
 use crate::hooks;
@@ -116,11 +118,17 @@ impl<'a> Init<'a> {
         let _ = nix::sys::prctl::set_dumpable(false);
         umask(Mode::empty());
         let plan = self.plan;
+        let execution = plan.setup.len() + plan.finish.len();
         self.walk(&plan.setup, 0, None);
+        // Who creates a container hears that there is no such program, as of other runtimes: some clients look there
+        // only.
+        if let Err(errno) = plan.program.look_for() {
+            self.fail(execution, errno, None);
+        }
         let connection = self.wait_for_start();
         self.walk(&plan.finish, plan.setup.len(), connection.as_ref());
         let errno = plan.program.execute();
-        self.fail(plan.setup.len() + plan.finish.len(), errno, connection.as_ref())
+        self.fail(execution, errno, connection.as_ref())
     }
 
     fn walk(&mut self, steps: &[Step], first: usize, connection: Option<&OwnedFd>) {
@@ -132,13 +140,15 @@ impl<'a> Init<'a> {
         }
     }
 
-    /// Tells that it is set up, and waits until it shall go on; returns whom to tell of a failure from now on.
+    /// Tells that it is set up, and waits until it shall go on; returns whom to tell of a failure from now on. Whether its
+    /// maker lives is told by the conversation from here on: a maker that ends right after its last word must not take
+    /// the process along.
     fn wait_for_start(&mut self) -> Option<OwnedFd> {
-        let told = match &self.start {
+        let told = process::die_with_parent(false).and_then(|()| match &self.start {
             Start::AtOnce => sync::send(&self.sync, Message::Going),
             Start::When(_) => sync::send(&self.sync, Message::Ready).and_then(|()| sync::await_go_on(&self.sync)),
-        };
-        if told.is_err() || process::die_with_parent(false).is_err() {
+        });
+        if told.is_err() {
             process::exit_now(GAVE_UP);
         }
         let Start::When(listener) = &self.start else { return None };
@@ -180,9 +190,10 @@ impl Progress {
             Step::OomScore(score) => enter::set_oom_score(score),
             Step::OpenLabel { files, .. } => self.open_label(files),
             Step::Keyring(name) => enter::join_keyring(name),
-            Step::JoinNamespace { kind, namespace, .. } => nix::sched::setns(namespace, kind.flag()),
-            Step::JoinContainer { init, kinds } => nix::sched::setns(init, *kinds),
-            Step::JoinCgroup { door, .. } => nix::unistd::write(door, DOOR_KEY).map(drop),
+            Step::JoinNamespace { kind, namespace, .. } => enter::once(namespace, |it| setns(it, kind.flag())),
+            Step::JoinContainer { init, kinds } => enter::once(init, |it| setns(it, *kinds)),
+            Step::JoinCgroup { door, .. } => enter::once(door, |it| write(it, DOOR_KEY).map(drop)),
+            Step::Loopback => berth_sys::loopback::bring_up(),
             Step::NewCgroupNamespace => nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP),
             Step::NewTimeNamespace { offsets } => namespace::enter_new_time(offsets.as_bytes()),
             Step::Parameter { path, value } => enter::write(path, value.as_bytes()),

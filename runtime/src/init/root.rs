@@ -11,9 +11,9 @@ use berth_sys::mount::{
     new_mount, set_attributes,
 };
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, open};
+use nix::fcntl::{AT_FDCWD, OFlag, open, openat};
 use nix::mount::MsFlags;
-use nix::sys::stat::{Mode, SFlag, fstat, makedev};
+use nix::sys::stat::{Mode, SFlag, fchmod, fstat, makedev};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use super::Progress;
@@ -45,9 +45,15 @@ impl Progress {
                 let kind = Kind::of(&source)?;
                 (source, kind)
             }
-            Content::New { kind, options, attributes } => {
+            Content::New { kind, options, attributes, inherits_mode } => {
                 let options = options.iter().map(|(key, value)| (key.as_c_str(), value.as_deref()));
                 let made = new_mount(kind, options, *attributes)?;
+                if *inherits_mode && let Ok(covered) = target::find(self.root()?, &mount.target.path) {
+                    let mode = Mode::from_bits_truncate(fstat(covered)?.st_mode & 0o7777);
+                    let inside =
+                        openat(&made, c".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+                    fchmod(&inside, mode)?;
+                }
                 if let Some(from) = self.copy_from.take() {
                     copy_tree(&from, &made)?;
                 }

@@ -30,6 +30,10 @@ impl Kind {
 }
 
 const FOLDER: Mode = Mode::from_bits_truncate(0o755);
+const FILE: Mode = Mode::from_bits_truncate(0o644);
+
+/// How many links to nowhere are followed to make what they name.
+const LINKS_MAX: usize = 8;
 
 /// Opens a place, made if it is not there.
 pub(super) fn open(root: &Root, target: &Target, kind: Kind) -> nix::Result<OwnedFd> {
@@ -40,13 +44,103 @@ pub(super) fn open(root: &Root, target: &Target, kind: Kind) -> nix::Result<Owne
         Err(Errno::ENOENT) => {}
         other => return other,
     }
+    match make(root, target, kind) {
+        // A link to nowhere is in the way: what it names is made, below the root.
+        Err(Errno::EEXIST | Errno::ENOTDIR) => make_through_links(root, &target.path, kind),
+        other => other,
+    }
+}
+
+fn make(root: &Root, target: &Target, kind: Kind) -> nix::Result<OwnedFd> {
     let folder = folder_of(root, target)?;
-    // A link to nowhere is in the way here, and stays so: it is not followed to make what it names.
     match kind {
         Kind::Folder => folder.make_folder(&target.name, FOLDER).map_err(errno)?,
-        Kind::File => drop(folder.create(&target.name, Mode::from_bits_truncate(0o644)).map_err(errno)?),
+        Kind::File => drop(folder.create(&target.name, FILE).map_err(errno)?),
     }
     folder.open(&target.name, OFlag::O_PATH).map_err(errno)
+}
+
+/// Makes a place part by part. A link to nowhere is taken out of the path, and what it says put in; the walk begins anew.
+fn make_through_links(root: &Root, path: &Path, kind: Kind) -> nix::Result<OwnedFd> {
+    let mut path = Buffer::of(path.as_os_str().as_bytes())?;
+    for _ in 0..=LINKS_MAX {
+        match walk(root, &path, kind)? {
+            Walked::There(place) => return Ok(place),
+            Walked::Link { from, to } => path = path.with_link(root, from, to)?,
+        }
+    }
+    Err(Errno::ELOOP)
+}
+
+/// How a walk ended.
+enum Walked {
+    /// Everything is there.
+    There(OwnedFd),
+    /// The part between these bytes is a link to nowhere.
+    Link { from: usize, to: usize },
+}
+
+fn walk(root: &Root, path: &Buffer, kind: Kind) -> nix::Result<Walked> {
+    let bytes = path.bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        let from = at + bytes[at..].iter().position(|byte| *byte != b'/').unwrap_or(bytes.len() - at);
+        let to = from + bytes[from..].iter().position(|byte| *byte == b'/').unwrap_or(bytes.len() - from);
+        let is_last = bytes[to..].iter().all(|byte| *byte == b'/');
+        at = to;
+        let name = OsStr::from_bytes(&bytes[from..to]);
+        if name.is_empty() || find(root, Path::new(OsStr::from_bytes(&bytes[..to]))).is_ok() {
+            continue;
+        }
+        let folder = root.open_folder(Path::new(OsStr::from_bytes(&bytes[..from]))).map_err(errno)?;
+        let made = match kind {
+            Kind::File if is_last => folder.create(name, FILE).map(drop),
+            _ => folder.make_folder(name, FOLDER),
+        };
+        match made.map_err(errno) {
+            Err(Errno::EEXIST) => return Ok(Walked::Link { from, to }),
+            other => other?,
+        }
+    }
+    find(root, Path::new(OsStr::from_bytes(bytes))).map(Walked::There)
+}
+
+/// A path of limited length: nothing may be allocated here.
+struct Buffer {
+    bytes: [u8; nix::libc::PATH_MAX as usize],
+    length: usize,
+}
+
+impl Buffer {
+    fn of(path: &[u8]) -> nix::Result<Self> {
+        let mut buffer = Self { bytes: [0; nix::libc::PATH_MAX as usize], length: 0 };
+        buffer.push(path)?;
+        Ok(buffer)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+
+    fn push(&mut self, more: &[u8]) -> nix::Result<()> {
+        let room = self.bytes.get_mut(self.length..self.length + more.len()).ok_or(Errno::ENAMETOOLONG)?;
+        room.copy_from_slice(more);
+        self.length += more.len();
+        Ok(())
+    }
+
+    /// The path with what the link between two bytes says in its place.
+    fn with_link(&self, root: &Root, from: usize, to: usize) -> nix::Result<Self> {
+        let (above, below) = (&self.bytes()[..from], &self.bytes()[to..]);
+        let folder = root.open_folder(Path::new(OsStr::from_bytes(above))).map_err(errno)?;
+        let mut link = [0; nix::libc::PATH_MAX as usize];
+        let length = folder.read_link_into(OsStr::from_bytes(&self.bytes()[from..to]), &mut link).map_err(errno)?;
+        let link = &link[..length];
+        let mut path = Self::of(if link.starts_with(b"/") { b"" } else { above })?;
+        path.push(link)?;
+        path.push(below)?;
+        Ok(path)
+    }
 }
 
 /// Opens what is there, following links below the root.

@@ -35,21 +35,24 @@ pub(super) fn plan(spec: &Spec, linux: &Linux, into: &mut Mounts<'_>) -> Result<
         // The machine's own devices: they are there, and not ours to change.
         return Ok(());
     }
+    let named: Vec<&LinuxDevice> = linux.devices().iter().flatten().collect();
     for (name, major, minor) in DEFAULT {
         let path = dev.join(name);
-        if into.has_users() {
+        if named.iter().any(|device| *device.path() == path) {
+            // As the configuration says.
+        } else if into.has_users() {
             into.bind_device(&path, path.clone())?;
         } else {
             into.step(node(Target::new(path, false), SFlag::S_IFCHR, makedev(major, minor), 0o666, (0, 0)));
         }
     }
-    for (number, device) in linux.devices().iter().flatten().enumerate() {
-        let is_default = DEFAULT.iter().any(|(name, ..)| device.path() == &dev.join(name));
+    for (number, device) in named.into_iter().enumerate() {
         let field = format!("linux.devices[{number}]");
-        match named(device, &field)? {
-            _ if is_default => {}
-            _ if into.has_users() => into.bind_device(device.path(), spec::inside(device.path(), || field)?)?,
-            step => into.step(step),
+        let step = self::named(device, &field)?;
+        if into.has_users() {
+            into.bind_device(device.path(), spec::inside(device.path(), || field)?)?;
+        } else {
+            into.step(step);
         }
     }
     let has_pts = mounts().any(|mount| mount.destination() == Path::new("/dev/pts"));

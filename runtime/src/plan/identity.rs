@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use berth_sys::process::Program;
+use berth_sys::seccomp::NEW_LISTENER;
 use berth_sys::{caps, rlimit};
 use nix::sys::stat::Mode;
 use oci_spec::runtime::{Capabilities, Process};
@@ -31,6 +32,9 @@ pub(crate) enum Missing {
 /// The last steps of a process, and what it becomes.
 #[derive(Debug)]
 pub(super) struct End {
+    /// What is done before the process waits for its start: a filter with a listener, which is handed over while the
+    /// container is made.
+    pub(super) early: Vec<Step>,
     pub(super) steps: Vec<Step>,
     pub(super) program: Program,
     pub(super) program_name: String,
@@ -43,7 +47,7 @@ pub(super) fn score(process: &Process) -> Vec<Step> {
 }
 
 pub(super) fn plan(
-    process: &Process,
+    (process, more): (&Process, Vec<String>),
     filter: Option<Filter>,
     preserved: Vec<OwnedFd>,
     hooks: Option<Step>,
@@ -61,6 +65,10 @@ pub(super) fn plan(
                 format!("the soft limit {} is above the hard one {}", limit.soft(), limit.hard()),
             ));
         }
+        let twice = |step: &Step| matches!(step, Step::Limit { resource: known, .. } if *known == resource);
+        if steps.iter().any(twice) {
+            return Err(Error::spec(field(), format!("{name} is listed twice")));
+        }
         steps.push(Step::Limit { name, resource, soft: limit.soft(), hard: limit.hard() });
     }
     let own = caps::bounding().map_err(Error::file("read capabilities of", "this process"))?;
@@ -74,10 +82,19 @@ pub(super) fn plan(
         None => [caps::Set::default(); 5],
     };
     let no_new_privileges = process.no_new_privileges() == Some(true);
+    let has_listener = filter.as_ref().is_some_and(|filter| filter.flags & NEW_LISTENER != 0);
     let filter = filter.map(|Filter { program, flags }| Step::Filter { program, flags });
-    let (early, late) = if no_new_privileges { (None, filter) } else { (filter, None) };
-    // Without no-new-privileges only CAP_SYS_ADMIN may load a filter: before it is dropped.
-    steps.extend(early);
+    let mut early = Vec::new();
+    let mut late = None;
+    if has_listener {
+        early.extend(no_new_privileges.then_some(Step::NoNewPrivileges));
+        early.extend(filter);
+    } else if no_new_privileges {
+        late = filter;
+    } else {
+        // Without no-new-privileges only CAP_SYS_ADMIN may load a filter: before it is dropped.
+        steps.extend(filter);
+    }
     steps.push(Step::DropCapabilities(own.without(bounding)));
     steps.push(Step::Become(Box::new(Identity {
         user: user.uid(),
@@ -96,8 +113,8 @@ pub(super) fn plan(
     steps.push(Step::WriteLabels);
     steps.push(Step::Clean { preserved });
     steps.extend(late);
-    let (program, program_name) = program(process)?;
-    Ok(End { steps, program, program_name, warnings })
+    let (program, program_name) = program(process, more)?;
+    Ok(End { early, steps, program, program_name, warnings })
 }
 
 /// What of a set this process can grant at all. The rest is a warning: an unprivileged berth can still run containers
@@ -114,11 +131,13 @@ fn grant(list: &Option<Capabilities>, own: caps::Set, warnings: &mut Vec<String>
     wanted.and(own)
 }
 
-fn program(process: &Process) -> Result<(Program, String), Error> {
+/// The program with its arguments and environment, to which more is added.
+fn program(process: &Process, more: Vec<String>) -> Result<(Program, String), Error> {
     let arguments = process.args().as_deref().unwrap_or_default();
     let name = arguments.first().filter(|name| !name.is_empty());
     let name = name.ok_or_else(|| Error::spec("process.args", "names no program"))?;
-    let environment = process.env().as_deref().unwrap_or_default();
+    let mut environment = process.env().clone().unwrap_or_default();
+    environment.extend(more);
     let candidates = if name.contains('/') {
         vec![name.clone()]
     } else {
@@ -135,7 +154,7 @@ fn program(process: &Process) -> Result<(Program, String), Error> {
     let program = Program::new(
         text(&candidates, "process.args")?,
         text(arguments, "process.args")?,
-        text(environment, "process.env")?,
+        text(&environment, "process.env")?,
     );
     Ok((program, name.clone()))
 }

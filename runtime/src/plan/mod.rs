@@ -40,6 +40,7 @@ use users::UserNamespace;
 pub(crate) use users::Users;
 
 use crate::error::Error;
+use crate::home;
 use crate::hooks::{self, Input};
 use crate::limits::PRESERVED_MAX;
 use crate::seccomp::Filter;
@@ -81,7 +82,7 @@ pub(crate) struct Plan {
 /// The plan of a container's first process.
 pub(crate) fn init(
     spec: &Spec,
-    bundle: &Path,
+    (bundle, rootfs): (&Path, &Path),
     cgroup: &CgroupPlan,
     filter: Option<Filter>,
     mut launch: Launch,
@@ -89,33 +90,37 @@ pub(crate) fn init(
     let linux = spec::linux(spec)?;
     let process = spec.process().as_ref().ok_or_else(|| Error::spec("process", "is missing"))?;
     let kept = preserved(&mut launch)?;
+    let stdio = std::mem::take(&mut launch.stdio);
     let first_free = FIRST_PRESERVED + kept.len() as i32;
     let users = UserNamespace::of(linux)?;
     let joined = namespaces::plan(spec, linux, &users)?;
     let mut hook_inputs = Vec::new();
-    let mut setup = Vec::new();
+    // What /proc of the machine is needed for, while the process still is the machine's root.
+    let mut setup = identity::score(process);
+    setup.extend(schedule::labels(process));
     if users.is_own() {
         setup.push(Step::BecomeRoot { mapped: matches!(users, UserNamespace::New(_)) });
     }
-    setup.extend(identity::score(process));
-    setup.extend(schedule::labels(process));
     setup.extend(launch.new_keyring.then(|| Step::Keyring(keyring_name(spec))));
     setup.extend(joined.steps);
     let (late_hooks, start_hooks) = plan_hooks(spec, &mut setup, &mut hook_inputs)?;
     let root_change = if launch.pivot { Step::Pivot } else { Step::MoveRoot };
-    let mounted = mounts::plan(spec, &spec::rootfs(spec, bundle)?, &cgroup.cgroup, &users)?;
+    let mounted = mounts::plan(spec, (bundle, rootfs), &cgroup.cgroup, &users)?;
     setup.extend(mounted.steps);
     setup.extend(late_hooks);
     setup.push(root_change);
     setup.extend(mounted.after_root);
     setup.push(Step::NewSession);
-    setup.push(streams(process, launch.stdio, true)?);
+    setup.push(streams(process, stdio, true)?);
     setup.push(Step::Folder(folder(process)?, Missing::Make));
     setup.extend(into(&cgroup.cgroup)?);
     setup.extend(joined.after_cgroup);
     setup.extend(schedule::after_cgroup(process, true)?);
     setup.extend(schedule::of_container(linux)?);
-    let end = identity::plan(process, filter, kept, start_hooks)?;
+    let home = home::before_mounts(spec, process, rootfs);
+    let more = home.into_iter().map(|home| format!("HOME={home}")).chain(launch.environment).collect();
+    let end = identity::plan((process, more), filter, kept, start_hooks)?;
+    setup.extend(end.early);
     Ok(Plan {
         namespaces: joined.born_into,
         pid_namespace: joined.pid_namespace,
@@ -139,11 +144,13 @@ pub(crate) fn init(
 pub(crate) fn exec(
     process: &Process,
     (init, kinds): (OwnedFd, CloneFlags),
+    home: Option<String>,
     cgroup: &Cgroup,
     filter: Option<Filter>,
     mut launch: Launch,
 ) -> Result<Plan, Error> {
     let kept = preserved(&mut launch)?;
+    let stdio = std::mem::take(&mut launch.stdio);
     let first_free = FIRST_PRESERVED + kept.len() as i32;
     let pid_namespace = kinds.contains(CloneFlags::CLONE_NEWPID);
     let pid_namespace = pid_namespace.then(|| init.as_fd().try_clone_to_owned()).transpose().map_err(Error::Spawn)?;
@@ -155,10 +162,12 @@ pub(crate) fn exec(
     setup.push(Step::JoinContainer { init, kinds });
     setup.extend(kinds.contains(CloneFlags::CLONE_NEWUSER).then_some(Step::BecomeRoot { mapped: false }));
     setup.push(Step::NewSession);
-    setup.push(streams(process, launch.stdio, false)?);
+    setup.push(streams(process, stdio, false)?);
     setup.push(Step::Folder(folder(process)?, Missing::Fail));
     setup.extend(schedule::after_cgroup(process, false)?);
-    let end = identity::plan(process, filter, kept, None)?;
+    let more = home.into_iter().map(|home| format!("HOME={home}")).chain(launch.environment).collect();
+    let end = identity::plan((process, more), filter, kept, None)?;
+    setup.extend(end.early);
     Ok(Plan {
         namespaces: CloneFlags::empty(),
         pid_namespace,

@@ -55,6 +55,7 @@ pub(super) struct Mounts<'a> {
     sealed: Vec<PathBuf>,
     cgroup: &'a Cgroup,
     users: &'a UserNamespace,
+    bundle: &'a Path,
     mount_label: Option<&'a str>,
 }
 
@@ -67,7 +68,12 @@ pub(super) struct Mounted {
     pub(super) sources: Vec<Option<OwnedFd>>,
 }
 
-pub(super) fn plan(spec: &Spec, rootfs: &Path, cgroup: &Cgroup, users: &UserNamespace) -> Result<Mounted, Error> {
+pub(super) fn plan(
+    spec: &Spec,
+    (bundle, rootfs): (&Path, &Path),
+    cgroup: &Cgroup,
+    users: &UserNamespace,
+) -> Result<Mounted, Error> {
     let linux = spec::linux(spec)?;
     let mut mounts = Mounts {
         source_steps: Vec::new(),
@@ -76,6 +82,7 @@ pub(super) fn plan(spec: &Spec, rootfs: &Path, cgroup: &Cgroup, users: &UserName
         sealed: Vec::new(),
         cgroup,
         users,
+        bundle,
         mount_label: linux.mount_label().as_deref().filter(|label| !label.is_empty()),
     };
     let root = mounts.source(rootfs, Reach::Tree, None)?;
@@ -126,9 +133,7 @@ impl Mounts<'_> {
     }
 
     fn add(&mut self, mount: &MountSpec, field: &str) -> Result<(), Error> {
-        // Relative ones are below the root: so every runtime takes them, though the specification forbids them.
-        let destination = Path::new("/").join(mount.destination());
-        let path = spec::inside(&destination, || format!("{field}.destination"))?;
+        let path = spec::inside(&spec::cleaned(mount.destination()), || format!("{field}.destination"))?;
         if path == Path::new("/") {
             return Err(Error::spec(format!("{field}.destination"), "is the container's root; that is root.path"));
         }
@@ -139,12 +144,11 @@ impl Mounts<'_> {
         check_proc(&path, kind, bind.is_some(), field)?;
         match (bind, kind) {
             (Some(reach), _) => {
-                let source = mount.source().as_ref().filter(|source| source.is_absolute());
-                let source = source.ok_or_else(|| {
-                    Error::spec(format!("{field}.source"), "is not an absolute path, as a bind needs")
-                })?;
+                let source = mount.source().as_ref().filter(|source| !source.as_os_str().is_empty());
+                let source = source.ok_or_else(|| Error::spec(format!("{field}.source"), "is missing"))?;
+                let source = self.bundle.join(source);
                 let idmap = self.idmap(mount, &options, field)?;
-                self.bind(source, reach, Target::new(path, false), &options, idmap)
+                self.bind(&source, reach, Target::new(path, false), &options, idmap)
             }
             (None, "cgroup" | "cgroup2") => self.cgroup(&path, &options),
             (None, "") => Err(Error::spec(format!("{field}.type"), "is missing, and the options have no bind")),
@@ -227,13 +231,14 @@ impl Mounts<'_> {
             return Err(Error::spec(format!("{field}.options"), "tmpcopyup is for tmpfs only"));
         }
         let propagation = options.propagation.map_or(0, |(propagation, _)| propagation);
+        let inherits_mode = kind == "tmpfs" && !options.data.iter().any(|(key, _)| key.as_c_str() == c"mode");
         let target = Target::new(path, no_links);
         let copy_up = options.copy_up.then(|| Step::CopyUp(target.clone()));
         // The image's own folder has to be held before it is covered.
         self.steps.extend(copy_up);
         self.push(Mount {
             target,
-            content: Content::New { kind: text_of(kind)?, options: options.data, attributes },
+            content: Content::New { kind: text_of(kind)?, options: options.data, attributes, inherits_mode },
             attributes: Attributes { propagation, ..Attributes::default() },
             recursive: Attributes::default(),
         });
@@ -255,6 +260,7 @@ impl Mounts<'_> {
             kind: c"tmpfs".to_owned(),
             options: vec![(c"mode".to_owned(), Some(c"755".to_owned()))],
             attributes: MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC,
+            inherits_mode: false,
         };
         let (attributes, recursive) = Default::default();
         self.push(Mount { target: Target::new(path.to_owned(), true), content, attributes, recursive });

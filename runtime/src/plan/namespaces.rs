@@ -49,6 +49,10 @@ pub(super) fn plan(spec: &Spec, linux: &Linux, users: &UserNamespace) -> Result<
             (Kind::Cgroup, None) => plan.after_cgroup = Some(Step::NewCgroupNamespace),
             // Its clocks are set before somebody is in it.
             (Kind::Time, None) => plan.steps.push(Step::NewTimeNamespace { offsets: offsets(linux)? }),
+            (Kind::Net, None) => {
+                plan.born_into |= kind.flag();
+                plan.steps.push(Step::Loopback);
+            }
             (_, None) => plan.born_into |= kind.flag(),
             (Kind::Pid, Some(path)) => plan.pid_namespace = Some(open(path)?),
             (_, Some(path)) if users.is_own() => plan.entered_before.push((kind.flag(), open(path)?)),

@@ -9,7 +9,7 @@ use berth_sys::mount::{
 use nix::mount::MsFlags;
 
 /// Every option that is not the file system's own.
-pub(crate) const MOUNT_OPTIONS: [&str; 50] = [
+pub(crate) const MOUNT_OPTIONS: [&str; 51] = [
     "async",
     "atime",
     "bind",
@@ -59,6 +59,7 @@ pub(crate) const MOUNT_OPTIONS: [&str; 50] = [
     "strictatime",
     "suid",
     "symfollow",
+    "tmpcopyup",
     "unbindable",
 ];
 

@@ -40,6 +40,8 @@ pub(crate) enum Step {
     JoinNamespace { kind: Kind, path: PathBuf, namespace: OwnedFd },
     /// Enter these namespaces of the process behind this pidfd; a pid namespace one is born into.
     JoinContainer { init: OwnedFd, kinds: CloneFlags },
+    /// Bring the loopback device of a new network namespace up.
+    Loopback,
     /// Make the present cgroups the root of what can be seen.
     NewCgroupNamespace,
     /// Write a kernel parameter.
@@ -142,7 +144,13 @@ pub(crate) enum Content {
     /// The copy in this slot.
     Copy { slot: usize },
     /// A new file system.
-    New { kind: CString, options: Vec<(CString, Option<CString>)>, attributes: u64 },
+    New {
+        kind: CString,
+        options: Vec<(CString, Option<CString>)>,
+        attributes: u64,
+        /// Whether its root has the mode of the folder that it covers.
+        inherits_mode: bool,
+    },
 }
 
 /// A device node to make.
@@ -188,6 +196,7 @@ impl fmt::Display for Step {
                 write!(f, "enter the {} namespace {}", kind.name(), path.display())
             }
             Self::JoinContainer { .. } => write!(f, "enter the container's namespaces"),
+            Self::Loopback => write!(f, "bring the loopback device up"),
             Self::NewCgroupNamespace => write!(f, "make a cgroup namespace"),
             Self::Parameter { path, value } => write!(f, "write {value:?} to {}", path.display()),
             Self::HostName(name) => write!(f, "set the host name to {name:?}"),

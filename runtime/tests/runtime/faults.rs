@@ -76,7 +76,7 @@ fn a_config_that_makes_no_sense_is_told_by_field() {
         "linux.resources.devices[0]",
     );
     check(&["mounts"], json!([{ "destination": "/", "type": "tmpfs" }]), "mounts[0].destination");
-    check(&["mounts"], json!([{ "destination": "/a/../b", "type": "tmpfs" }]), "mounts[0].destination");
+    check(&["mounts"], json!([{ "destination": "/a/..", "type": "tmpfs" }]), "mounts[0].destination");
     check(&["mounts"], json!([{ "destination": "/a", "options": ["bind"] }]), "mounts[0].source");
     check(&["mounts"], json!([{ "destination": "/a", "type": "proc", "options": ["tmpcopyup"] }]), "mounts[0].options");
     check(&["hooks"], json!({ "prestart": [{ "path": "bin/true" }] }), "hooks.prestart[0].path");

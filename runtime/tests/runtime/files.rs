@@ -163,13 +163,30 @@ fn links_in_an_image_do_not_lead_out_of_it() {
 }
 
 #[test]
-fn a_link_to_nowhere_is_not_followed_to_make_a_target() {
+fn what_a_link_to_nowhere_names_is_made_below_the_root() {
     let outside = tempfile::tempdir().unwrap();
-    let mut container = Container::new("true");
+    let mut container = Container::new("stat -c %F /made/deep /etc/file /tmp/last");
     symlink(outside.path().join("new"), container.rootfs().join("link")).unwrap();
-    container.mount(json!({ "destination": "/link/deep", "type": "tmpfs" }));
-    assert!(container.create().is_err());
+    symlink("../../../made", container.rootfs().join("relative")).unwrap();
+    symlink("/etc/file", container.rootfs().join("to-file")).unwrap();
+    symlink("other", container.rootfs().join("tmp/chain")).unwrap();
+    symlink("/tmp/last", container.rootfs().join("tmp/other")).unwrap();
+    let data = tempfile::NamedTempFile::new().unwrap();
+    for destination in ["/link/deep", "/relative/deep", "/tmp/chain"] {
+        container.mount(json!({ "destination": destination, "type": "tmpfs" }));
+    }
+    container.mount(json!({ "destination": "/to-file", "source": data.path(), "options": ["bind"] }));
+    assert_eq!(container.output(), "directory\nregular empty file\ndirectory");
     assert!(!outside.path().join("new").exists());
+    assert!(container.rootfs().join(outside.path().strip_prefix("/").unwrap()).join("new/deep").exists());
+}
+
+#[test]
+fn a_link_to_itself_is_no_target() {
+    let mut container = Container::new("true");
+    symlink("loop", container.rootfs().join("loop")).unwrap();
+    container.mount(json!({ "destination": "/loop/deep", "type": "tmpfs" }));
+    assert!(container.create().is_err());
     container.assert_gone();
 }
 

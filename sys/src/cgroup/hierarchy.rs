@@ -16,10 +16,9 @@ pub enum Version {
     V2,
 }
 
-/// The controllers that berth sets limits with, or that it or other tools read figures from. The freezer is only wanted
-/// where there is no unified hierarchy, whose `cgroup.kill` needs no freezing; cpuset and hugetlb only where somebody
-/// limits them.
-const WANTED: [&str; 6] = ["cpu", "cpuacct", "memory", "pids", "devices", "blkio"];
+/// The controllers that every cgroup is made for: those that berth sets limits with, and those that others expect a
+/// container to be in.
+const WANTED: [&str; 8] = ["cpu", "cpuacct", "cpuset", "memory", "pids", "devices", "blkio", "freezer"];
 
 /// What the unified hierarchy can limit and berth may want enabled.
 const ENABLED: [&str; 6] = ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"];
@@ -83,9 +82,7 @@ impl Hierarchies {
 
     /// The hierarchies that a cgroup needs a folder in.
     pub(super) fn serving(&self, wanted: &[&str]) -> impl Iterator<Item = &Hierarchy> {
-        let freezer = (!self.has_unified()).then_some("freezer");
-        let mut names: Vec<String> = WANTED.iter().chain(wanted).copied().chain(freezer).map(str::to_owned).collect();
-        names.dedup();
+        let names: Vec<String> = WANTED.iter().chain(wanted).map(|name| (*name).to_owned()).collect();
         self.all.iter().filter(move |hierarchy| {
             hierarchy.version == Version::V2 || hierarchy.controllers.iter().any(|name| names.contains(name))
         })
@@ -142,15 +139,16 @@ mod tests {
     const V2: &str = "6 0 0:6 / /c/unified rw - cgroup2 cgroup2 rw,nsdelegate\n";
 
     #[test]
-    fn pure_v1_needs_the_freezer_to_kill() {
-        assert_eq!(roots(V1, &[]), ["/c/cpu,cpuacct", "/c/memory", "/c/freezer"]);
+    fn of_the_v1_hierarchies_those_count_that_are_wanted_by_all_or_by_one() {
+        assert_eq!(roots(V1, &[]), ["/c/cpu,cpuacct", "/c/memory", "/c/freezer", "/c/cpuset"]);
+        let more = format!("{V1}8 0 0:8 / /c/net_cls rw - cgroup cgroup rw,net_cls\n");
+        assert_eq!(roots(&more, &[]).len(), 4);
+        assert_eq!(roots(&more, &["net_cls"]).last().unwrap(), "/c/net_cls");
     }
 
     #[test]
-    fn a_mix_uses_the_unified_one_to_kill_and_cpusets_only_when_wanted() {
-        let mixed = format!("{V1}{V2}");
-        assert_eq!(roots(&mixed, &[]), ["/c/unified", "/c/cpu,cpuacct", "/c/memory"]);
-        assert_eq!(roots(&mixed, &["cpuset"]), ["/c/unified", "/c/cpu,cpuacct", "/c/memory", "/c/cpuset"]);
+    fn in_a_mix_the_unified_one_comes_first() {
+        assert_eq!(roots(&format!("{V1}{V2}"), &[])[0], "/c/unified");
     }
 
     #[test]

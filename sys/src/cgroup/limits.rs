@@ -97,9 +97,7 @@ impl Limits {
     /// The controllers that these limits need beyond those that every cgroup has.
     pub fn controllers(&self) -> Vec<&'static str> {
         let wanted = [
-            (self.cpuset_cpus.is_some() || self.cpuset_mems.is_some(), "cpuset"),
             (!self.hugepages.is_empty(), "hugetlb"),
-            (self.block_io != BlockIo::default(), "blkio"),
             (self.net_class.is_some(), "net_cls"),
             (!self.net_priorities.is_empty(), "net_prio"),
             (!self.rdma.is_empty(), "rdma"),

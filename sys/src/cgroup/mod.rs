@@ -191,10 +191,19 @@ impl Cgroup {
         Ok(())
     }
 
-    /// The cgroup at a relative path below this one.
-    pub fn below(&self, path: &Path) -> Result<Self, Error> {
+    /// The cgroup at a relative path below this one, in the hierarchies of these controllers; in all if none are named.
+    pub fn below(&self, path: &Path, controllers: &[&str]) -> Result<Self, Error> {
         let relative = relative(&Path::new("/").join(path))?.to_owned();
-        let folders = self.folders.iter().map(|folder| Folder { path: folder.path.join(&relative), ..folder.clone() });
+        if let Some(missing) = controllers.iter().find(|name| self.folder(name).is_none()) {
+            return Err(Error::NoController { controller: (*missing).to_owned() });
+        }
+        let is_meant = |folder: &Folder| {
+            controllers.is_empty() || folder.controllers.iter().any(|name| controllers.contains(&name.as_str()))
+        };
+        let folders = self.folders.iter().map(|folder| {
+            let path = if is_meant(folder) { folder.path.join(&relative) } else { folder.path.clone() };
+            Folder { path, ..folder.clone() }
+        });
         Ok(Self { path: self.path.join(&relative), folders: folders.collect() })
     }
 

@@ -2,15 +2,19 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::machine::{Layout, layout};
-use crate::until;
+use crate::until::PAUSE;
 
 /// Where all hierarchies are mounted.
 const MOUNT: &str = "/sys/fs/cgroup";
+
+/// How long the processes of a group may take to die.
+const REMOVAL_MAX: Duration = Duration::from_secs(10);
 
 /// A control group by its path below every hierarchy's root.
 #[derive(Debug, Clone)]
@@ -19,9 +23,11 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// The group of this path; it need not exist.
+    /// The group of this path; it need not exist. A path that leads out of the hierarchies is none: nothing is looked
+    /// for, or removed, where an attack might have led.
     pub fn new(path: &str) -> Self {
-        Self { path: path.trim_matches('/').to_owned() }
+        let leads_out = path.split('/').any(|part| part == "..");
+        Self { path: if leads_out { String::new() } else { path.trim_matches('/').to_owned() } }
     }
 
     /// Its folder in the hierarchy of a controller of version 1, or in the one hierarchy of version 2.
@@ -35,6 +41,9 @@ impl Cgroup {
 
     /// Its folders that exist.
     pub fn folders(&self) -> Vec<PathBuf> {
+        if self.path.is_empty() {
+            return Vec::new();
+        }
         let candidates = match layout() {
             Layout::Unified => vec![Path::new(MOUNT).join(&self.path)],
             // Two names may be links to one hierarchy, `cpu` and `cpuacct`.
@@ -75,9 +84,6 @@ impl Cgroup {
 
     /// Ends whoever is in it and removes it, as well as it can: for the end of a test.
     pub(crate) fn remove(&self) {
-        if self.path.is_empty() || self.folders().is_empty() {
-            return;
-        }
         let mut all = Vec::new();
         self.folders().iter().for_each(|folder| below(folder, &mut all));
         for folder in &all {
@@ -88,8 +94,10 @@ impl Cgroup {
         for pid in self.processes() {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
-        if !std::thread::panicking() {
-            until("the control group is empty", || self.processes().is_empty());
+        // The test may have failed already: no second panic, and no longer a wait than the killed can need.
+        let end = Instant::now() + REMOVAL_MAX;
+        while !self.processes().is_empty() && Instant::now() < end {
+            std::thread::sleep(PAUSE);
         }
         all.iter().for_each(|folder| drop(fs::remove_dir(folder)));
     }

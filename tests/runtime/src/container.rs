@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, Once};
 
@@ -96,6 +97,14 @@ impl Container {
     /// The container's root folder.
     pub fn rootfs(&self) -> PathBuf {
         self.bundle().join("rootfs")
+    }
+
+    /// Gives the container's root folder, and all in it, to a user.
+    #[track_caller]
+    pub fn chown(&self, id: u32) {
+        let mut chown = Command::new("chown");
+        chown.args(["-hR", &format!("{id}:{id}")]).arg(self.rootfs());
+        assert!(chown.status().unwrap().success());
     }
 
     /// Its control group.

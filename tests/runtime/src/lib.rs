@@ -20,7 +20,7 @@
 //! | [`report`] | what a process sees of itself; the `probe` program prints it inside containers |
 //! | [`cgroup`] | a container's folders of every hierarchy, and their files |
 //! | [`socket`] | the sockets on which runtimes hand over terminals and filters |
-//! | [`until`] | waiting for a condition |
+//! | [`mod@until`] | waiting for a condition |
 //!
 //! A skipped test says so on the error stream, in a line that begins with `SKIPPED`, with the binary and the reason.
 #![forbid(unsafe_code)]

@@ -175,6 +175,16 @@ pub(super) fn run(verb: &'static Verb, words: &mut Words) -> Result<Command, Err
     Ok(Command::Run(Run { create: typed.finish(verb)?, keep, no_subreaper }))
 }
 
+/// Below the container's cgroup, also if it looks absolute; `/` is that itself. runc can name controllers before it, for
+/// the old hierarchies.
+fn cgroup(flag: &str, words: &mut Words) -> Result<Option<PathBuf>, Error> {
+    let text = words.text(flag)?;
+    if text.contains(':') {
+        return Err(Error::value(flag, &text, &"a cgroup for single controllers is not supported by this runtime"));
+    }
+    Ok(Some(text.trim_matches('/')).filter(|below| !below.is_empty()).map(PathBuf::from))
+}
+
 pub(super) fn exec(verb: &'static Verb, words: &mut Words) -> Result<Command, Error> {
     let mut exec = Exec {
         id: String::new(),
@@ -206,7 +216,7 @@ pub(super) fn exec(verb: &'static Verb, words: &mut Words) -> Result<Command, Er
             "no-new-privs" => exec.no_new_privs = Some(words.switch(&flag)?),
             "process-label" => exec.process_label = Some(words.text(&flag)?),
             "apparmor" => exec.apparmor = Some(words.text(&flag)?),
-            "cgroup" => exec.cgroup = Some(words.path(&flag)?),
+            "cgroup" => exec.cgroup = cgroup(&flag, words)?,
             "ignore-paused" => exec.ignore_paused = words.switch(&flag)?,
             _ if exec.launching.take(&flag, words)? => {}
             _ => return verb.other_flag(&flag),

@@ -59,14 +59,15 @@ impl Podman {
         self.podman(&[&["run", "--network=none", &parent], words].concat())
     }
 
-    /// A container `c` whose program waits for its end.
+    /// A container `box` whose program waits for its end; no image has an id that begins so.
     pub(crate) fn run_waiting(&self, flags: &[&str]) {
-        self.run(&[&["--detach", "--name=c"], flags, &["busybox", "sh", "-c", WAIT]].concat()).ok();
-        eventually("the program has begun", || self.logs_of("c", "ready\n"));
+        self.run(&[&["--detach", "--name=box"], flags, &["busybox", "sh", "-c", WAIT]].concat()).ok();
+        eventually("the program has begun", || self.logs_of("box", "ready\n"));
     }
 
     pub(crate) fn logs_of(&self, name: &str, wanted: &str) -> Result<(), String> {
-        let logs = self.podman(&["logs", name]).ok();
+        // A terminal ends lines as typewriters do.
+        let logs = self.podman(&["logs", name]).ok().replace('\r', "");
         if logs == wanted { Ok(()) } else { Err(logs) }
     }
 
@@ -111,40 +112,40 @@ fn what_cannot_be_executed_is_told() {
     podman.run(&["--rm", "busybox", "/nosuch"]).failed_with(127);
     podman.run(&["--rm", "busybox", "/etc/passwd"]).failed_with(126);
     podman.run_waiting(&[]);
-    podman.podman(&["exec", "c", "nosuch"]).failed_with(127);
-    podman.podman(&["exec", "c", "/etc/passwd"]).failed_with(126);
+    podman.podman(&["exec", "box", "nosuch"]).failed_with(127);
+    podman.podman(&["exec", "box", "/etc/passwd"]).failed_with(126);
 }
 
 #[test]
 fn a_container_lives_in_the_background() {
     let podman = Podman::new();
     podman.run_waiting(&[]);
-    assert_eq!(podman.status("c"), "running");
-    let exec = podman.podman(&["exec", "--env=A=b", "--workdir=/tmp", "c", "sh", "-c", "echo $A $PWD; exit 4"]);
+    assert_eq!(podman.status("box"), "running");
+    let exec = podman.podman(&["exec", "--env=A=b", "--workdir=/tmp", "box", "sh", "-c", "echo $A $PWD; exit 4"]);
     assert_eq!(exec.failed_with(4).out, "b /tmp\n");
-    assert!(podman.podman(&["top", "c", "pid", "args"]).ok().contains("sleep"));
-    podman.podman(&["exec", "--detach", "c", "touch", "/tmp/there"]).ok();
-    eventually("the file is there", || match podman.podman(&["exec", "c", "ls", "/tmp/there"]) {
+    assert!(podman.podman(&["top", "box", "pid", "args"]).ok().contains("sleep"));
+    podman.podman(&["exec", "--detach", "box", "touch", "/tmp/there"]).ok();
+    eventually("the file is there", || match podman.podman(&["exec", "box", "ls", "/tmp/there"]) {
         Ended { code: 0, .. } => Ok(()),
         Ended { err, .. } => Err(err),
     });
-    podman.podman(&["stop", "--time=30", "c"]).ok();
-    assert_eq!(podman.podman(&["wait", "c"]).ok(), "7\n");
-    podman.logs_of("c", "ready\nbye\n").unwrap();
-    podman.podman(&["exec", "c", "true"]).failed_with(255);
-    podman.podman(&["start", "c"]).ok();
-    eventually("it runs again", || podman.logs_of("c", "ready\nbye\nready\n"));
-    podman.podman(&["kill", "--signal=KILL", "c"]).ok();
-    assert_eq!(podman.podman(&["wait", "c"]).ok(), "137\n");
-    podman.podman(&["rm", "c"]).ok();
-    podman.podman(&["inspect", "c"]).failed_with(125);
+    podman.podman(&["stop", "--time=30", "box"]).ok();
+    assert_eq!(podman.podman(&["wait", "box"]).ok(), "7\n");
+    podman.logs_of("box", "ready\nbye\n").unwrap();
+    podman.podman(&["exec", "box", "true"]).failed_with(255);
+    podman.podman(&["start", "box"]).ok();
+    eventually("it runs again", || podman.logs_of("box", "ready\nbye\nready\n"));
+    podman.podman(&["kill", "--signal=KILL", "box"]).ok();
+    assert_eq!(podman.podman(&["wait", "box"]).ok(), "137\n");
+    podman.podman(&["rm", "box"]).ok();
+    podman.podman(&["inspect", "box"]).failed_with(125);
 }
 
 #[test]
 fn a_container_is_removed_while_it_runs() {
     let podman = Podman::new();
     podman.run_waiting(&[]);
-    podman.podman(&["rm", "--force", "--time=0", "c"]).ok();
+    podman.podman(&["rm", "--force", "--time=0", "box"]).ok();
     assert_eq!(podman.podman(&["ps", "--all", "--quiet"]).ok(), "");
 }
 
@@ -152,36 +153,36 @@ fn a_container_is_removed_while_it_runs() {
 fn a_container_is_frozen_and_thawed() {
     let podman = Podman::new();
     podman.run_waiting(&[]);
-    podman.podman(&["pause", "c"]).ok();
-    assert_eq!(podman.status("c"), "paused");
-    podman.podman(&["exec", "c", "true"]).failed_with(255);
-    podman.podman(&["unpause", "c"]).ok();
-    assert_eq!(podman.status("c"), "running");
-    podman.podman(&["exec", "c", "true"]).ok();
+    podman.podman(&["pause", "box"]).ok();
+    assert_eq!(podman.status("box"), "paused");
+    podman.podman(&["exec", "box", "true"]).failed_with(255);
+    podman.podman(&["unpause", "box"]).ok();
+    assert_eq!(podman.status("box"), "running");
+    podman.podman(&["exec", "box", "true"]).ok();
 }
 
 #[test]
 fn signals_arrive() {
     let podman = Podman::new();
     let program = "trap 'echo got usr1' USR1; echo ready; while :; do sleep 0.1; done";
-    podman.run(&["--detach", "--name=c", "busybox", "sh", "-c", program]).ok();
-    eventually("the program has begun", || podman.logs_of("c", "ready\n"));
-    podman.podman(&["kill", "--signal=USR1", "c"]).ok();
-    eventually("it heard the signal", || podman.logs_of("c", "ready\ngot usr1\n"));
+    podman.run(&["--detach", "--name=box", "busybox", "sh", "-c", program]).ok();
+    eventually("the program has begun", || podman.logs_of("box", "ready\n"));
+    podman.podman(&["kill", "--signal=USR1", "box"]).ok();
+    eventually("it heard the signal", || podman.logs_of("box", "ready\ngot usr1\n"));
 }
 
 #[test]
 fn limits_are_set_and_figures_read() {
     let podman = Podman::new();
     podman.run_waiting(&["--memory=64m", "--memory-swap=64m", "--cpus=0.5", "--pids-limit=50", "--cpu-shares=512"]);
-    let read = |path: &str| podman.podman(&["exec", "c", "cat", &format!("/sys/fs/cgroup/{path}")]).ok();
+    let read = |path: &str| podman.podman(&["exec", "box", "cat", &format!("/sys/fs/cgroup/{path}")]).ok();
     assert_eq!(read("memory/memory.limit_in_bytes"), "67108864\n");
     assert_eq!(read("pids/pids.max"), "50\n");
     assert_eq!((read("cpu/cpu.cfs_quota_us"), read("cpu/cpu.cfs_period_us")), ("50000\n".into(), "100000\n".into()));
     assert_eq!(read("cpu/cpu.shares"), "512\n");
-    let stats = podman.podman(&["stats", "--no-stream", "--format={{.PIDs}} {{.MemUsage}}", "c"]).ok();
+    let stats = podman.podman(&["stats", "--no-stream", "--format={{.PIDs}} {{.MemUsage}}", "box"]).ok();
     assert!(stats.contains("67.11MB"), "{stats}");
-    let own = podman.podman(&["exec", "c", "cat", "/proc/self/cgroup"]).ok();
+    let own = podman.podman(&["exec", "box", "cat", "/proc/self/cgroup"]).ok();
     assert!(own.contains(podman.cgroup()) || own.contains(":/\n"), "{own}");
 }
 
@@ -189,15 +190,15 @@ fn limits_are_set_and_figures_read() {
 fn health_is_checked_by_exec() {
     let podman = Podman::new();
     podman.run_waiting(&["--health-cmd=test -e /tmp/well", "--health-interval=disable"]);
-    podman.podman(&["healthcheck", "run", "c"]).failed_with(1);
-    podman.podman(&["exec", "c", "touch", "/tmp/well"]).ok();
-    podman.podman(&["healthcheck", "run", "c"]).ok();
+    podman.podman(&["healthcheck", "run", "box"]).failed_with(1);
+    podman.podman(&["exec", "box", "touch", "/tmp/well"]).ok();
+    podman.podman(&["healthcheck", "run", "box"]).ok();
 }
 
 #[test]
 fn an_image_is_made_of_a_container() {
     let podman = Podman::new();
-    podman.run(&["--name=c", "busybox", "touch", "/made"]).ok();
-    podman.podman(&["commit", "--quiet", "c", "made"]).ok();
+    podman.run(&["--name=box", "busybox", "touch", "/made"]).ok();
+    podman.podman(&["commit", "--quiet", "box", "made"]).ok();
     podman.run(&["--rm", "made", "ls", "/made"]).ok();
 }

@@ -16,9 +16,9 @@ fn users_and_capabilities() {
     assert_eq!(caps(&["--cap-drop=all", "--cap-add=chown"]), "CapEff:\t0000000000000001\n");
     assert_eq!(caps(&["--user=1000"]), "CapEff:\t0000000000000000\n");
     podman.run_waiting(&[]);
-    let id = podman.podman(&["exec", "--user=1000:1001", "c", "id"]).ok();
+    let id = podman.podman(&["exec", "--user=1000:1001", "box", "id"]).ok();
     assert!(id.starts_with("uid=1000") && id.contains("gid=1001"), "{id}");
-    let all = podman.podman(&["exec", "--privileged", "c", "grep", "CapEff", "/proc/self/status"]).ok();
+    let all = podman.podman(&["exec", "--privileged", "box", "grep", "CapEff", "/proc/self/status"]).ok();
     assert_ne!(all, caps(&[]));
 }
 

@@ -37,7 +37,7 @@ fn a_group_may_be_deep_and_its_parents_are_left() {
     let top = berth_runtime_tests::cgroup::Cgroup::new(&format!("/{}-top", container.id));
     container.spec["linux"]["cgroupsPath"] = json!(format!("/{}-top/middle/{}", container.id, container.id));
     let container = container.running();
-    assert_eq!(container.cgroup().processes().len(), 2);
+    assert!(container.cgroup().processes().contains(&container.pid()));
     container.delete();
     let folders = top.folders();
     assert!(!folders.is_empty(), "the parents are not the container's");
@@ -77,7 +77,8 @@ fn a_container_without_a_path_has_a_group_all_the_same() {
 #[test]
 fn the_container_s_group_is_its_root_of_the_mounted_hierarchies() {
     let container = Container::new(
-        "cat /sys/fs/cgroup/pids/cgroup.procs /sys/fs/cgroup/cgroup.procs 2> /dev/null; ls -d /sys/fs/cgroup/*/suite-*; mkdir /sys/fs/cgroup/pids/x /sys/fs/cgroup/x",
+        "cat /sys/fs/cgroup/pids/cgroup.procs /sys/fs/cgroup/cgroup.procs 2> /dev/null; \
+         ls -d /sys/fs/cgroup/*/suite-*; mkdir /sys/fs/cgroup/pids/x /sys/fs/cgroup/x",
     );
     let outcome = container.run();
     assert!(outcome.out.lines().any(|line| line == "1"), "{}", outcome.text());
@@ -88,7 +89,8 @@ fn the_container_s_group_is_its_root_of_the_mounted_hierarchies() {
 #[test]
 fn hierarchies_are_shown_without_a_namespace_too_and_cannot_be_changed() {
     let mut container = Container::new(
-        "cat /sys/fs/cgroup/pids/cgroup.procs /sys/fs/cgroup/cgroup.procs 2> /dev/null; mkdir /sys/fs/cgroup/pids/x; mkdir /sys/fs/cgroup/x",
+        "cat /sys/fs/cgroup/pids/cgroup.procs /sys/fs/cgroup/cgroup.procs 2> /dev/null; \
+         mkdir /sys/fs/cgroup/pids/x; mkdir /sys/fs/cgroup/x",
     );
     container.namespace("cgroup", None);
     let outcome = container.run();
@@ -131,7 +133,9 @@ fn processors_are_limited() {
     check(quota.clone(), "cpu", ("cpu.cfs_quota_us", "25000"), ("cpu.max", "25000 50000"));
     check(quota, "cpu", ("cpu.cfs_period_us", "50000"), ("cpu.max", "25000 50000"));
     check(json!({ "cpu": { "shares": 512 } }), "cpu", ("cpu.shares", "512"), ("cpu.weight", "20"));
-    check(json!({ "cpu": { "quota": -1 } }), "cpu", ("cpu.cfs_quota_us", "-1"), ("cpu.max", "max 100000"));
+    if !lacks("crun < 1.9", "no way to say that there is no limit") {
+        check(json!({ "cpu": { "quota": -1 } }), "cpu", ("cpu.cfs_quota_us", "-1"), ("cpu.max", "max 100000"));
+    }
     check(json!({ "cpu": { "cpus": "0", "mems": "0" } }), "cpuset", ("cpuset.cpus", "0"), ("cpuset.cpus", "0"));
     if !lacks("runc < 1.2 | crun < 1.9", "no burst, no idle") {
         let burst = json!({ "cpu": { "quota": 25_000, "period": 50_000, "burst": 10_000 } });
@@ -143,13 +147,17 @@ fn processors_are_limited() {
 #[test]
 fn processes_are_limited() {
     check(json!({ "pids": { "limit": 17 } }), "pids", ("pids.max", "17"), ("pids.max", "17"));
-    check(json!({ "pids": { "limit": -1 } }), "pids", ("pids.max", "max"), ("pids.max", "max"));
+    if !lacks("crun < 1.9", "no way to say that there is no limit") {
+        check(json!({ "pids": { "limit": -1 } }), "pids", ("pids.max", "max"), ("pids.max", "max"));
+    }
 }
 
 #[test]
 fn disks_are_limited() {
-    let weight = json!({ "blockIO": { "weight": 300 } });
-    check(weight, "blkio", ("blkio.bfq.weight", "300"), ("io.bfq.weight", "300"));
+    if !lacks("crun", "fails where the kernel has no weights") {
+        let weight = json!({ "blockIO": { "weight": 300 } });
+        check(weight, "blkio", ("blkio.bfq.weight", "300"), ("io.bfq.weight", "300"));
+    }
     let Some(disk) = disk() else {
         misses(true, "a disk");
         return;
@@ -230,6 +238,8 @@ fn a_limit_that_the_kernel_refuses_is_an_error_and_nothing_is_left() {
             spec["linux"]["resources"].as_object_mut().unwrap().extend(resources.as_object().unwrap().clone());
         });
         container.try_create().refused();
-        container.assert_gone();
+        if !lacks("crun", "leaves the control group behind") {
+            container.assert_gone();
+        }
     }
 }

@@ -85,10 +85,12 @@ fn a_device_of_the_configuration_has_its_numbers_mode_and_owner() {
         json!({ "path": "/dev/open", "type": "c", "major": 1, "minor": 3, "fileMode": 0o777 }),
         "character special file 1:3 777 0:0",
     );
-    check(
-        json!({ "path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o666, "uid": 5 }),
-        "character special file 1:3 666 5:0",
-    );
+    if !lacks("crun", "a default device has its default owner") {
+        check(
+            json!({ "path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o666, "uid": 5 }),
+            "character special file 1:3 666 5:0",
+        );
+    }
 }
 
 #[test]
@@ -98,8 +100,9 @@ fn a_device_that_is_none_is_refused() {
         json!({ "path": "/dev/x", "major": 1, "minor": 3 }),
     ] {
         let container = Container::new("true").with(|spec| spec["linux"]["devices"] = json!([device]));
-        container.try_create().refused();
-        container.assert_gone();
+        let accepted = container.try_create().code == 0;
+        assert!(!accepted || lacks("crun", "takes it for a character device"), "{device}");
+        container.delete();
     }
 }
 

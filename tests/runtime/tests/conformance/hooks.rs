@@ -35,17 +35,15 @@ fn all_hooks_run_once_in_order_and_at_their_time() {
     let log = shared(&mut container);
     let order = log.join("order");
     for kind in KINDS {
-        let twice = [1, 2].map(|number| hook(&format!("echo {kind}{number} >> {}", order.display())));
+        let twice = [1, 2].map(|number| hook(&format!("cat > /dev/null; echo {kind}{number} >> {}", order.display())));
         container.spec["hooks"][kind] = json!(twice);
     }
     let at = |from: usize, to: usize| {
         KINDS[from..to].iter().flat_map(|kind| [format!("{kind}1\n"), format!("{kind}2\n")]).collect::<String>()
     };
     container.create();
-    let early = lacks("runc", "poststart hooks run when the container is created");
-    if !early {
-        assert_eq!(read(&log, "order"), at(0, 3), "by create");
-    }
+    let early = lacks("runc < 1.5 | crun", "poststart hooks run before the container's own");
+    assert!(early || read(&log, "order") == at(0, 3), "by create: {}", read(&log, "order"));
     container.start();
     if early {
         // The container's own hook is not waited for.
@@ -77,6 +75,9 @@ fn hooks_read_the_container_s_state() {
     for kind in KINDS {
         let text = read(&log, kind);
         let state: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{kind}: {error}: {text}"));
+        if kind == "startContainer" && lacks("crun", "tells of another bundle, and no process") {
+            continue;
+        }
         assert_eq!(state["id"], container.id, "{kind}: {state}");
         assert_eq!(state["bundle"], container.bundle().to_str().unwrap(), "{kind}: {state}");
         assert_eq!(state["annotations"]["org.example.colour"], "blue", "{kind}: {state}");
@@ -89,7 +90,7 @@ fn hooks_read_the_container_s_state() {
         };
         let unsure = match kind {
             "startContainer" => lacks("runc < 1.2", "the state is `running` before the program runs"),
-            "poststart" => lacks("runc", "poststart hooks run when the container is created"),
+            "poststart" => lacks("runc < 1.5", "poststart hooks run when the container is created"),
             "poststop" => lacks("crun", "the state is not `stopped`"),
             _ => false,
         };
@@ -184,6 +185,20 @@ fn a_hook_has_its_arguments_and_its_environment_and_no_other() {
 }
 
 #[test]
+fn a_hook_need_not_read_the_state() {
+    if lacks("crun", "dies of a pipe that nobody reads") {
+        return;
+    }
+    // More than fits a pipe.
+    let container = Container::new("echo runs").with(|spec| {
+        spec["annotations"] = json!({ "long": "x".repeat(100_000) });
+        KINDS.iter().for_each(|kind| spec["hooks"][kind] = json!([hook("exec < /dev/null; true")]));
+    });
+    assert_eq!(container.output(), "runs");
+    container.verb("delete").ok();
+}
+
+#[test]
 fn a_hook_that_fails_before_the_program_runs_stops_the_container() {
     for kind in &KINDS[..4] {
         let container = Container::new("touch /data/ran").with(|spec| {
@@ -195,7 +210,7 @@ fn a_hook_that_fails_before_the_program_runs_stops_the_container() {
             let started = container.verb("start");
             container.wait();
             if started.code == 0 {
-                assert!(lacks("runc", "start does not wait for the container's own hooks"));
+                assert!(lacks("runc | crun", "start does not wait for the container's own hooks"));
             }
             format!("{}{}", started.err, container.err())
         } else {
@@ -213,27 +228,31 @@ fn a_hook_that_fails_before_the_program_runs_stops_the_container() {
 }
 
 #[test]
-fn a_hook_that_fails_later_stops_nothing() {
-    let container = Container::new("sleep 1000").with(|spec| {
-        spec["hooks"]["poststop"] = json!([hook("exit 7")]);
-    });
-    let container = container.running();
-    container.call(&["delete", "--force", &container.id]).finish().ok();
-    container.assert_gone();
-    if lacks("runc", "a poststart hook's failure ends the container") {
+fn a_hook_that_fails_after_the_start_stops_the_container() {
+    if lacks("crun", "lets the container run on, as the specification once had it") {
         return;
     }
     let container = Container::new("sleep 1000").with(|spec| {
         spec["hooks"]["poststart"] = json!([hook("exit 7")]);
     });
-    container.create();
-    let _ = container.verb("start");
-    assert_eq!(container.status(), "running");
+    assert!(container.try_create().code != 0 || container.verb("start").code != 0);
+    until("the program is ended", || container.cgroup().processes().is_empty());
+}
+
+#[test]
+fn a_hook_that_fails_after_the_end_stops_nothing() {
+    let mut container = Container::new("sleep 1000");
+    let log = shared(&mut container);
+    container.spec["hooks"]["poststop"] = json!([hook("exit 7"), hook(&format!("echo ran > {}/seen", log.display()))]);
+    let container = container.running();
+    let _ = container.call(&["delete", "--force", &container.id]).finish();
+    container.assert_gone();
+    assert!(read(&log, "seen") == "ran\n" || lacks("runc", "the hooks that follow do not run"));
 }
 
 #[test]
 fn after_a_failed_hook_the_ones_after_the_end_still_run() {
-    if lacks("runc < 1.2", "no poststop hooks after a failure of create") {
+    if lacks("runc < 1.5 | crun", "no poststop hooks after a failure of create") {
         return;
     }
     let mut container = Container::new("true");

@@ -54,14 +54,15 @@ fn the_memory_policy_is_set() {
     }
 }
 
-/// A network device of the machine, gone with this.
+/// A network device of the machine, one end of a pair that is gone with this.
 struct Device(String);
 
 impl Device {
     fn new(name: String) -> Option<Self> {
-        let made = Command::new("ip").args(["link", "add", &name, "type", "dummy"]).output();
+        let peer = format!("{name}p");
+        let made = Command::new("ip").args(["link", "add", &name, "type", "veth", "peer", "name", &peer]).output();
         let made = made.is_ok_and(|output| output.status.success());
-        (!misses(!made, "ip(8), or dummy devices in the kernel")).then_some(Self(name))
+        (!misses(!made, "ip(8), or pairs of network devices in the kernel")).then_some(Self(name))
     }
 }
 

@@ -1,4 +1,13 @@
-//! The conformance suite of OCI runtimes: a file per chapter of the specification.
+//! The conformance suite of OCI runtimes.
+//!
+//! | chapter of the specification | files |
+//! |---|---|
+//! | runtime.md | `lifecycle` |
+//! | config.md | `root`, `mounts`, `mount_options`, `process`, `capabilities`, `terminal`, `names`, `hooks` |
+//! | config-linux.md | `namespaces`, `user_namespace`, `devices`, `cgroups`, `seccomp`, `masks`, `propagation`, `kernel` |
+//! | features.md | `features` |
+//! | runc's command line | `command_line`, `exec`, `update` |
+//! | attacks of the past | `security` |
 #![forbid(unsafe_code)]
 
 mod capabilities;

@@ -121,8 +121,8 @@ fn the_network_is_empty_but_for_the_loopback() {
     let container = Container::new("ls /sys/class/net; wc -l < /proc/net/route");
     assert_eq!(container.output(), "lo\n1");
     // The specification does not ask for it, but programs expect it: a loopback that is up.
-    let container = Container::new("ip -o link show lo; cat /proc/net/if_inet6");
-    assert!(container.output().contains("LOOPBACK"));
+    let container = Container::new("ip -o link show lo");
+    assert!(container.output().contains("LOOPBACK,UP"), "{}", container.out());
 }
 
 #[test]
@@ -136,10 +136,8 @@ fn the_program_is_the_first_process_and_sees_no_other() {
 
 #[test]
 fn processes_that_lost_their_parent_are_the_first_process_s() {
-    let container = Container::new("(sleep 1000 &); ps -o ppid,args; true");
-    let output = container.output();
-    let mut lines = output.lines().map(str::trim);
-    assert!(lines.any(|line| line.starts_with("1 ") && line.ends_with(" sleep 1000")), "{output}");
+    let script = "(sleep 1000 &); while ! ps -o ppid,args | grep -q '^ *1 .*[ /]sleep 1000$'; do :; done";
+    assert_eq!(Container::new(script).run().code, 0);
 }
 
 #[test]

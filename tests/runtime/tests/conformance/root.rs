@@ -24,7 +24,8 @@ fn the_root_is_the_bundle_s_and_nothing_of_the_machine_is_in_sight() {
 #[test]
 fn a_read_only_root_has_writable_mounts() {
     let mut container = Container::new(
-        "for f in /x /etc/x /dev/x /dev/shm/x /data/x; do touch $f 2> /dev/null && echo $f; done; awk '$5 == \"/\" { print $6 }' /proc/self/mountinfo",
+        "for f in /x /etc/x /dev/x /dev/shm/x /data/x; do touch $f 2> /dev/null && echo $f; done; \
+         awk '$5 == \"/\" { print $6 }' /proc/self/mountinfo",
     );
     container.spec["root"]["readonly"] = json!(true);
     container.mount(json!({ "destination": "/data", "type": "tmpfs", "source": "tmpfs" }));

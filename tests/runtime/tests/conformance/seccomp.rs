@@ -142,8 +142,9 @@ fn flags_are_accepted_and_unknown_ones_refused() {
             filter.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
             spec["linux"]["seccomp"] = filter;
         });
-        container.try_create().refused();
-        container.assert_gone();
+        let accepted = container.try_create().code == 0;
+        assert!(!accepted || lacks("crun", "checks the filter when it is used"), "{change}");
+        container.delete();
     };
     check(json!({ "flags": ["SECCOMP_FILTER_FLAG_NONSENSE"] }));
     check(json!({ "defaultAction": "SCMP_ACT_NONSENSE" }));
@@ -219,10 +220,11 @@ fn a_listener_is_handed_over_with_the_state_and_answers_for_the_kernel() {
     filter["listenerPath"] = json!(socket.name());
     filter["listenerMetadata"] = json!("for the agent");
     container.spec["linux"]["seccomp"] = filter;
-    let call = container.create_call(&[]).begin();
+    container.create();
+    // Some hand it over when they make the container, some when they start it.
+    let start = container.call(&["start", &container.id]).begin();
     let (text, descriptors) = socket.receive();
-    let (created, maker) = call.wait_and_keep_streams();
-    created.ok();
+    start.wait().ok();
     let state: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
     assert_eq!(state["metadata"], "for the agent", "{state}");
     assert_eq!(state["state"]["id"], container.id, "{state}");
@@ -231,12 +233,11 @@ fn a_listener_is_handed_over_with_the_state_and_answers_for_the_kernel() {
     let place = names.iter().position(|name| name == "seccompFd").unwrap_or_else(|| panic!("{state}"));
     assert_eq!(names.len(), descriptors.len());
     let listener = &descriptors[place];
-    container.start();
     wait_readable(listener, "no notification");
     // Whoever asks is told that there is no such call when nobody listens any more.
     drop(descriptors);
     assert_eq!(container.wait(), 1);
-    assert!(maker.err().contains("not implemented"), "{}", maker.err());
+    assert!(container.err().contains("not implemented"), "{}", container.err());
 }
 
 #[test]
@@ -249,7 +250,8 @@ fn a_listener_without_a_socket_is_refused() {
                 spec["linux"]["seccomp"]["listenerPath"] = json!(path);
             }
         });
-        container.try_create().refused();
-        container.assert_gone();
+        let refused = container.try_create().code != 0 || container.verb("start").code != 0;
+        assert!(refused || lacks("crun", "a filter without a listener is accepted"), "{path:?}");
+        container.delete();
     }
 }

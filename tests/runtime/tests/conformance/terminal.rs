@@ -57,7 +57,8 @@ fn who_hangs_up_tells_the_program() {
 #[test]
 fn the_console_is_the_terminal() {
     let (container, mut terminal) = with_terminal(Container::new(
-        "ls -l /dev/console; echo by the console > /dev/console; stat -c '%t:%T' /dev/console; stat -L -c '%t:%T' /proc/self/fd/0",
+        "ls -l /dev/console; echo by the console > /dev/console; \
+         stat -c '%t:%T' /dev/console; stat -L -c '%t:%T' /proc/self/fd/0",
     ));
     container.start();
     assert_eq!(container.wait(), 0);

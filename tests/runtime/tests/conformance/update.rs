@@ -92,6 +92,21 @@ fn what_the_kernel_refuses_is_an_error_and_the_container_runs_on() {
 }
 
 #[test]
+fn a_limit_below_what_is_used_is_refused_if_asked_and_nobody_is_killed() {
+    let container = Container::new("dd if=/dev/zero of=/dev/shm/x bs=1M count=40 2> /dev/null; echo; exec sleep 1000");
+    let container = container.with(|spec| {
+        spec["linux"]["resources"]["memory"] = json!({ "limit": 128 << 20, "swap": 128 << 20 });
+    });
+    let container = container.running();
+    until("it uses memory", || !container.out().is_empty());
+    let resources = json!({ "memory": { "limit": 16 << 20, "swap": 16 << 20, "checkBeforeUpdate": true } });
+    let call = container.call(&["update", "--resources", "-", &container.id]).input(&resources.to_string());
+    call.finish().refused();
+    assert_eq!(container.status(), "running");
+    assert_eq!(container.cgroup().read("memory", "memory.limit_in_bytes", "memory.max"), "134217728");
+}
+
+#[test]
 fn a_created_container_can_be_updated() {
     let container = Container::sleeper();
     container.create();
@@ -115,7 +130,7 @@ fn a_paused_container_stands_still_until_it_is_resumed() {
     let before = used();
     container.verb("state").ok();
     assert_eq!(used(), before, "it ran on");
-    container.verb("pause").refused();
+    assert!(container.verb("pause").code != 0 || lacks("crun", "pausing twice is no error"));
     container.verb("resume").ok();
     assert_eq!(container.status(), "running");
     until("it runs again", || used() != before);

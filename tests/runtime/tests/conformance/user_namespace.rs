@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
-use std::process::Command;
 
 use berth_runtime_tests::{Container, lacks};
 use serde_json::{Value, json};
@@ -11,8 +10,7 @@ const FIRST: u32 = 200_000;
 
 /// A container in a user namespace, whose root folder is its root's.
 fn mapped(container: Container) -> Container {
-    let owner = format!("{FIRST}:{FIRST}");
-    assert!(Command::new("chown").args(["-hR", &owner]).arg(container.rootfs()).status().unwrap().success());
+    container.chown(FIRST);
     container.with(|spec| {
         spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
         let mapping = json!([{ "containerID": 0, "hostID": FIRST, "size": 65536 }]);
@@ -69,7 +67,8 @@ fn the_usual_mounts_and_devices_are_there_and_the_container_s_root_owns_its_name
 #[test]
 fn capabilities_hold_inside_alone() {
     let mut container = mapped(Container::new(
-        "hostname other && hostname; ip link set lo mtu 1400 && cat /sys/class/net/lo/mtu; mknod /tmp/x c 1 3 || echo no node; \
+        "hostname other && hostname; ip link set lo mtu 1400 && cat /sys/class/net/lo/mtu; \
+         mknod /tmp/x c 1 3 || echo no node; \
          chown 5 /data/machine || echo no change",
     ));
     fs::write(container.rootfs().join("data/machine"), "").unwrap();

@@ -1,0 +1,117 @@
+//! create, start, kill, delete; run without a terminal.
+
+use std::fs;
+
+use crate::bundle::{Bundle, WAIT, eventually, exists, is_runc};
+
+#[test]
+fn a_container_is_created_started_ended_and_deleted() {
+    let bundle = Bundle::of(WAIT);
+    bundle.create(&["--pid-file", "pid", "a"]).ok();
+    let state = bundle.state("a");
+    assert_eq!((&state["status"], &state["id"]), (&"created".into(), &"a".into()));
+    assert_eq!(state["pid"].to_string(), fs::read_to_string(bundle.path("pid")).unwrap());
+    assert!(!exists(&bundle.path("rootfs/there")));
+    bundle.runtime(&["start", "a"]).ok();
+    assert_eq!(bundle.state("a")["status"], "running");
+    assert_eq!(bundle.await_file("there"), "ready\n");
+    bundle.runtime(&["kill", "a"]).ok();
+    bundle.await_status("stopped");
+    assert_eq!(bundle.state("a")["pid"], 0);
+    bundle.runtime(&["delete", "a"]).ok();
+    assert_eq!(bundle.runtime(&["list", "-q"]).ok(), "");
+}
+
+#[test]
+fn what_makes_a_container_may_end_at_once() {
+    let bundle = Bundle::of("exit 0");
+    for round in 0..20 {
+        let id = format!("a{round}");
+        bundle.create(&[&id]).ok();
+        bundle.runtime(&["start", &id]).ok();
+        bundle.runtime(&["delete", "--force", &id]).ok();
+    }
+}
+
+#[test]
+fn signals_have_names_and_numbers() {
+    let script =
+        "trap 'echo usr1 > /heard' USR1; trap 'echo rt > /heard' 36; echo x > /there; while :; do sleep 0.05; done";
+    let bundle = Bundle::running(script);
+    bundle.await_file("there");
+    for (signal, heard) in
+        [("USR1", "usr1\n"), ("RTMIN+2", "rt\n"), ("sigusr1", "usr1\n"), ("36", "rt\n"), ("10", "usr1\n")]
+    {
+        if is_runc() && signal.starts_with("RT") {
+            continue;
+        }
+        let _ = fs::remove_file(bundle.path("rootfs/heard"));
+        bundle.runtime(&["kill", "a", signal]).ok();
+        assert_eq!(bundle.await_file("heard"), heard, "{signal}");
+    }
+    bundle.runtime(&["kill", "--all", "a", "KILL"]).ok();
+    bundle.await_status("stopped");
+}
+
+#[test]
+fn deletion_is_forced_or_refused() {
+    let bundle = Bundle::running(WAIT);
+    bundle.runtime(&["delete", "a"]).failed(1, "cannot delete container a that is not stopped: running");
+    bundle.runtime(&["delete", "a", "--force"]).ok();
+    bundle.runtime(&["delete", "--force", "a"]).ok();
+    bundle.runtime(&["delete", "a"]).failed(1, "container does not exist");
+    bundle.create(&["b"]).ok();
+    bundle.runtime(&["delete", "b"]).ok();
+}
+
+#[test]
+fn run_is_all_of_it() {
+    let bundle = Bundle::of("echo out; echo err >&2; exit 3");
+    let ended = bundle.runtime(&["run", "a"]);
+    assert_eq!((ended.code, ended.out.as_str(), ended.err.as_str()), (3, "out\n", "err\n"));
+    assert_eq!(bundle.runtime(&["list", "-q"]).ok(), "");
+    assert_eq!(bundle.runtime(&["run", "--keep", "a"]).code, 3);
+    assert_eq!(bundle.state("a")["status"], "stopped");
+}
+
+#[test]
+fn run_may_leave_the_container_alone() {
+    let bundle = Bundle::of(WAIT);
+    let mut command = bundle.command(&["run", "--detach", "--pid-file", "pid", "a"]);
+    command.stdout(fs::File::create(bundle.path("out")).unwrap()).stderr(fs::File::create(bundle.path("err")).unwrap());
+    assert!(command.status().unwrap().success());
+    assert_eq!(bundle.state("a")["status"], "running");
+    bundle.await_file("there");
+    bundle.runtime(&["kill", "a", "TERM"]).ok();
+    bundle.await_status("stopped");
+}
+
+#[test]
+fn a_container_is_paused_and_resumed() {
+    let bundle = Bundle::running(WAIT);
+    bundle.runtime(&["resume", "a"]).failed(1, "container not paused");
+    bundle.runtime(&["pause", "a"]).ok();
+    assert_eq!(bundle.state("a")["status"], "paused");
+    bundle.runtime(&["pause", "a"]).failed(1, "container not running");
+    bundle
+        .runtime(&["exec", "a", "true"])
+        .failed(255, "cannot exec in a paused container (use --ignore-paused to override)");
+    bundle.runtime(&["resume", "a"]).ok();
+    assert_eq!(bundle.state("a")["status"], "running");
+    bundle.runtime(&["pause", "a"]).ok();
+    bundle.runtime(&["kill", "a", "KILL"]).ok();
+    eventually("the frozen dies", || matches!(bundle.state("a")["status"].as_str(), Some("stopped")));
+}
+
+#[test]
+fn nobody_can_write_to_the_runtime() {
+    if is_runc() {
+        return;
+    }
+    let bundle = Bundle::of(WAIT);
+    bundle.create(&["a"]).ok();
+    // Until it is started, the container's first process is the runtime.
+    let own = format!("/proc/{}/exe", bundle.state("a")["pid"]);
+    let error = fs::OpenOptions::new().write(true).truncate(true).open(own).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(nix::libc::EROFS), "{error}");
+}
