@@ -43,20 +43,32 @@ fn of_many_who_start_a_container_one_does() {
 }
 
 #[test]
-fn a_program_that_is_missing_or_no_program_is_told_by_start() {
+fn a_program_that_is_missing_or_no_program_is_told_by_create() {
     let check = |program: &str, expected: Errno| {
         let mut container = Container::new("");
         container.spec["process"]["args"] = json!([program]);
-        let spawned = container.create().unwrap();
-        let error = container.runtime.start(&container.id).unwrap_err();
+        let error = container.create().unwrap_err();
         assert!(matches!(&error, Error::Exec { path, errno } if path == program && *errno == expected), "{error}");
-        finish(&spawned);
-        container.runtime.delete(&container.id).unwrap();
         container.assert_gone();
     };
     check("/bin/nothing", Errno::ENOENT);
     check("nothing", Errno::ENOENT);
     check("/etc", Errno::EACCES);
+}
+
+#[test]
+fn a_program_that_is_of_no_known_kind_is_told_by_start() {
+    let mut container = Container::new("");
+    std::fs::copy("/etc/hostname", container.rootfs().join("bin/text")).unwrap();
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(container.rootfs().join("bin/text"), permissions).unwrap();
+    container.spec["process"]["args"] = json!(["/bin/text"]);
+    let spawned = container.create().unwrap();
+    let error = container.runtime.start(&container.id).unwrap_err();
+    assert!(matches!(&error, Error::Exec { errno: Errno::ENOEXEC, .. }), "{error}");
+    finish(&spawned);
+    container.runtime.delete(&container.id).unwrap();
+    container.assert_gone();
 }
 
 #[test]

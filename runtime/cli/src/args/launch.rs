@@ -175,14 +175,16 @@ pub(super) fn run(verb: &'static Verb, words: &mut Words) -> Result<Command, Err
     Ok(Command::Run(Run { create: typed.finish(verb)?, keep, no_subreaper }))
 }
 
-/// Below the container's cgroup, also if it looks absolute; `/` is that itself. runc can name controllers before it, for
-/// the old hierarchies.
+/// Below the container's cgroup, also if it looks absolute; `/` is that itself. Before it can stand the controllers in
+/// whose old hierarchies it is meant.
 fn cgroup(flag: &str, words: &mut Words) -> Result<Option<PathBuf>, Error> {
     let text = words.text(flag)?;
-    if text.contains(':') {
-        return Err(Error::value(flag, &text, &"a cgroup for single controllers is not supported by this runtime"));
-    }
-    Ok(Some(text.trim_matches('/')).filter(|below| !below.is_empty()).map(PathBuf::from))
+    let (controllers, path) = match text.split_once(':') {
+        Some((controllers, path)) => (format!("{controllers}:"), path),
+        None => (String::new(), text.as_str()),
+    };
+    let path = path.trim_matches('/');
+    Ok((!path.is_empty()).then(|| PathBuf::from(format!("{controllers}{path}"))))
 }
 
 pub(super) fn exec(verb: &'static Verb, words: &mut Words) -> Result<Command, Error> {
