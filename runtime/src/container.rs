@@ -48,7 +48,7 @@ impl Runtime {
         ended?;
         cgroup.remove()?;
         folder.remove()?;
-        Ok(record.run_late_hooks("poststop", Status::Stopped, 0))
+        Ok(record.run_poststop(0))
     }
 
     pub(crate) fn pause_container(&self, id: &str) -> Result<(), Error> {

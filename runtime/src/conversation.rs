@@ -10,7 +10,7 @@ use nix::errno::Errno;
 
 use crate::Spawned;
 use crate::error::Error;
-use crate::init::{Init, Start};
+use crate::init::{self, Init, Start};
 use crate::plan::Plan;
 use crate::seccomp::Listener;
 use crate::sync::{self, Message};
@@ -38,13 +38,16 @@ impl<'a> Conversation<'a> {
         let (ours, theirs) = socket::pair().map_err(Error::Spawn)?;
         let theirs = process::lift(theirs, plan.first_free).map_err(|errno| Error::Spawn(errno.into()))?;
         let folder = cgroup.open_unified()?;
+        let init = Init::new(plan, start, theirs)?;
+        let kept = init.needed().to_vec();
         let birth = Birth {
             namespaces: plan.namespaces,
             pid_namespace: plan.pid_namespace.as_ref().map(AsFd::as_fd),
             cgroup: folder.as_ref().map(AsFd::as_fd),
             entered_before: &plan.entered_before,
+            kept: &kept,
+            done_before: Some(&|| init::run_before(&plan.before)),
         };
-        let init = Init::new(plan, start, theirs)?;
         let child = spawn(&birth, || init.run()).map_err(|source| match plan.entered_before.is_empty() {
             true => Error::Spawn(source),
             false => Error::Setup { step: "enter the namespaces that are given by path".into(), source },

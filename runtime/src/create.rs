@@ -48,7 +48,7 @@ impl Runtime {
             drop(child);
             // Whatever the first hooks made, these take away (runtime spec, runtime.md#lifecycle, step 13).
             if hooks_ran {
-                record.run_late_hooks("poststop", Status::Stopped, pid);
+                record.run_poststop(pid);
             }
             return Err(error);
         }
@@ -59,7 +59,7 @@ impl Runtime {
         Ok(spawned)
     }
 
-    pub(crate) fn start_container(&self, id: &str) -> Result<Vec<String>, Error> {
+    pub(crate) fn start_container(&self, id: &str) -> Result<(), Error> {
         let folder = Folder::of(&self.root, id)?;
         let record = folder.load(id)?;
         let status = folder.status(&record)?;
@@ -84,8 +84,10 @@ impl Runtime {
             _ => return Err(Error::Died { phase }),
         }
         record.await_execution(&connection, phase)?;
-        let pid = record.init.map_or(0, |init| init.pid);
-        Ok(record.run_late_hooks("poststart", Status::Running, pid))
+        let (Some(hooks), Some(init)) = (&record.hooks, record.init) else { return Ok(()) };
+        hooks::run_here(hooks, &["poststart"], &record.told(Status::Running, init.pid)).inspect_err(|_| {
+            let _ = self.kill(id, nix::libc::SIGKILL, true);
+        })
     }
 }
 
@@ -126,6 +128,7 @@ impl Record {
             cgroup: cgroup.cgroup.path().to_owned(),
             controllers: cgroup.controllers.iter().map(|name| (*name).to_owned()).collect(),
             namespaces: spec::namespace_flags(spec)?.bits(),
+            curious: spec.process().as_ref().is_some_and(spec::is_curious),
             hooks: spec.hooks().clone().filter(|hooks| *hooks != Hooks::default()),
             listener: seccomp::listener_of(spec)?,
             init: None,

@@ -12,8 +12,9 @@ use crate::conversation::{Conversation, Duties};
 use crate::error::Error;
 use crate::home;
 use crate::init::Start;
-use crate::plan;
+use crate::plan::{self, Host};
 use crate::seccomp::Listener;
+use crate::spec;
 use crate::state::{Folder, InitRecord, Record, Status};
 use crate::{ExecOptions, Runtime, Spawned};
 
@@ -25,7 +26,7 @@ impl Runtime {
         options: ExecOptions,
     ) -> Result<Spawned, Error> {
         let folder = Folder::of(&self.root, id)?;
-        let record = folder.load(id)?;
+        let mut record = folder.load(id)?;
         let status = folder.status(&record)?;
         let wrong = || Error::WrongState { id: id.to_owned(), status, wanted: "running" };
         let can = match status {
@@ -44,8 +45,16 @@ impl Runtime {
             None => record.cgroup_of_init(init)?,
         };
         let kinds = CloneFlags::from_bits_truncate(record.namespaces) | CloneFlags::CLONE_NEWNS;
-        let home = home::in_container(process, init.pid);
-        let plan = plan::exec(process, (pidfd, kinds), home, &cgroup, folder.load_filter()?, options.launch)?;
+        record.note_curiosity(&folder, process)?;
+        let host = Host {
+            init: pidfd,
+            kinds,
+            curious: record.curious,
+            cgroup: &cgroup,
+            filter: folder.load_filter()?,
+            home: home::in_container(process, init.pid),
+        };
+        let plan = plan::exec(process, host, options.launch)?;
         let child = Conversation::begin(&plan, &cgroup, Start::AtOnce)?;
         child.until_executed(&mut Guest(&record))
     }
@@ -75,6 +84,15 @@ impl Duties for Guest<'_> {
 }
 
 impl Record {
+    /// From now on somebody in the container may look into those that join it.
+    fn note_curiosity(&mut self, folder: &Folder, process: &Process) -> Result<(), Error> {
+        if self.curious || !spec::is_curious(process) {
+            return Ok(());
+        }
+        self.curious = true;
+        folder.save(self)
+    }
+
     /// Where the init process is: in the container's cgroup, or on v2 in one of its own making below, when the
     /// container's own holds no processes any more.
     fn cgroup_of_init(&self, init: InitRecord) -> Result<Cgroup, Error> {

@@ -5,7 +5,7 @@
 //! | `prestart`, `createRuntime` | the namespaces are there, nothing is mounted | the machine | ends the creation |
 //! | `createContainer` | everything is mounted, the root is still the machine's | the container's namespaces | ends the creation |
 //! | `startContainer` | before the program is executed | the container | ends the start |
-//! | `poststart` | after the program was executed | the machine | is a warning |
+//! | `poststart` | after the program was executed | the machine | ends the container |
 //! | `poststop` | after the container was deleted | the machine | is a warning |
 //!
 //! Each gets the container's state on its standard input.
@@ -163,12 +163,12 @@ pub(crate) fn run_here(hooks: &Hooks, wanted: &[&str], told: &Told<'_>) -> Resul
 }
 
 impl Record {
-    /// Runs the hooks of a kind whose failures are in nobody's way; all are run, and each failure is told.
-    pub(crate) fn run_late_hooks(&self, kind: &str, status: Status, pid: i32) -> Vec<String> {
-        let told = self.told(status, pid);
-        let lists = self.hooks.iter().flat_map(all).filter(|(name, _)| *name == kind);
-        let hooks = lists.filter_map(|(name, list)| ready(list, name).ok()).flatten();
-        hooks.filter_map(|hook| run_one_here(&hook, &told).err()).map(|error| error::chain(&error)).collect()
+    /// Runs the `poststop` hooks, whose failures are in nobody's way; all are run, and each failure is told.
+    pub(crate) fn run_poststop(&self, pid: i32) -> Vec<String> {
+        let told = self.told(Status::Stopped, pid);
+        let list = self.hooks.as_ref().map(|hooks| ready(hooks.poststop(), "poststop").unwrap_or_default());
+        let failures = list.into_iter().flatten().filter_map(|hook| run_one_here(&hook, &told).err());
+        failures.map(|error| error::chain(&error)).collect()
     }
 }
 

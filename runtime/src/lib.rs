@@ -154,9 +154,8 @@ impl Runtime {
     }
 
     /// Lets the init process execute the program; returns when it did, or why it could not ([`Error::Exec`]). Any
-    /// process may do it, not only the one that created the container. The answer is what went wrong without being in
-    /// the way: a `poststart` hook that failed.
-    pub fn start(&self, id: &str) -> Result<Vec<String>, Error> {
+    /// process may do it, not only the one that created the container.
+    pub fn start(&self, id: &str) -> Result<(), Error> {
         self.start_container(id)
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use berth_sys::file;
 use berth_sys::namespace::Kind;
 use nix::sched::CloneFlags;
-use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Capability, Linux, LinuxNamespaceType, Process, Spec};
 
 use crate::error::Error;
 use crate::hooks;
@@ -93,6 +93,13 @@ pub(crate) fn inside(path: &Path, field: impl FnOnce() -> String) -> Result<Path
 pub(crate) fn namespace_flags(spec: &Spec) -> Result<CloneFlags, Error> {
     let all = linux(spec)?.namespaces().iter().flatten();
     Ok(all.fold(CloneFlags::empty(), |flags, it| flags | kind(it.typ()).flag()))
+}
+
+/// Whether a process, or one that it makes, may look into others (capabilities(7), `CAP_SYS_PTRACE`).
+pub(crate) fn is_curious(process: &Process) -> bool {
+    let sets = process.capabilities().iter();
+    let mut granted = sets.flat_map(|sets| [sets.bounding(), sets.permitted()]).flatten();
+    granted.any(|set| set.contains(&Capability::SysPtrace))
 }
 
 /// The kernel's kind of a namespace.

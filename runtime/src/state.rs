@@ -91,6 +91,8 @@ pub(crate) struct Record {
     pub(crate) controllers: Vec<String>,
     /// The namespaces that its processes share with no process of the machine, as flags of `setns(2)`.
     pub(crate) namespaces: i32,
+    /// Whether a process of it was ever given what it takes to look into other processes.
+    pub(crate) curious: bool,
     pub(crate) hooks: Option<Hooks>,
     /// Whom to give the listeners of its seccomp filter.
     pub(crate) listener: Option<ListenerSpec>,

@@ -12,7 +12,7 @@ use nix::sys::stat::stat;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
 /// Where a new process begins its life.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Birth<'a> {
     /// The namespaces to make for it.
     pub namespaces: CloneFlags,
@@ -24,12 +24,24 @@ pub struct Birth<'a> {
     /// Namespaces that have to be entered before the new ones are made, in this order: those that belong to another
     /// user namespace, and last that one. It costs one more process, which is gone when [`spawn`] returns.
     pub entered_before: &'a [(CloneFlags, OwnedFd)],
+    /// What is done before them, for the process to inherit: it is born with what this process may do and itself may
+    /// not. It must not allocate, as `child` of [`spawn`].
+    pub done_before: Option<&'a dyn Fn() -> nix::Result<()>>,
+    /// The descriptors that the process keeps if it is made after them, in ascending order. Without, it begins with all.
+    pub kept: &'a [i32],
 }
 
 impl Default for Birth<'_> {
     /// Where the caller is.
     fn default() -> Self {
-        Self { namespaces: CloneFlags::empty(), pid_namespace: None, cgroup: None, entered_before: &[] }
+        Self {
+            namespaces: CloneFlags::empty(),
+            pid_namespace: None,
+            cgroup: None,
+            entered_before: &[],
+            done_before: None,
+            kept: &[],
+        }
     }
 }
 
@@ -66,8 +78,11 @@ pub fn spawn(birth: &Birth<'_>, child: impl FnOnce() -> Infallible) -> io::Resul
 /// as its own sibling, tells its id and ends.
 fn spawn_between(birth: &Birth<'_>, child: impl FnOnce() -> Infallible) -> io::Result<Child> {
     let (told, tell) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-    let between = clone(&Birth::default(), 0, || {
-        let pid = enter_and_clone(birth, child).unwrap_or_else(|errno| -(errno as i32));
+    let mut kept: Vec<i32> = birth.kept.iter().copied().chain([tell.as_raw_fd()]).collect();
+    kept.sort_unstable();
+    // It is born into the cgroup, and the process inherits that: no descriptor of the cgroup has to be open then.
+    let between = clone(&Birth { cgroup: birth.cgroup, ..Birth::default() }, 0, || {
+        let pid = enter_and_clone(birth, &kept, child).unwrap_or_else(|errno| -(errno as i32));
         let _ = nix::unistd::write(&tell, &pid.to_ne_bytes());
         exit_now(0)
     })?;
@@ -90,14 +105,18 @@ fn spawn_between(birth: &Birth<'_>, child: impl FnOnce() -> Infallible) -> io::R
     }
 }
 
-fn enter_and_clone(birth: &Birth<'_>, child: impl FnOnce() -> Infallible) -> nix::Result<i32> {
+fn enter_and_clone(birth: &Birth<'_>, kept: &[i32], child: impl FnOnce() -> Infallible) -> nix::Result<i32> {
+    if let Some(work) = birth.done_before {
+        work()?;
+    }
     if let Some(namespace) = birth.pid_namespace {
         setns(namespace, CloneFlags::CLONE_NEWPID)?;
     }
     for (kind, namespace) in birth.entered_before {
         setns(namespace, *kind)?;
     }
-    match clone(birth, libc::CLONE_PARENT as u64, child) {
+    close_all_but(kept)?;
+    match clone(&Birth { cgroup: None, ..*birth }, libc::CLONE_PARENT as u64, child) {
         Ok(child) => Ok(child.pid),
         Err(error) => Err(error.raw_os_error().map_or(Errno::EINVAL, Errno::from_raw)),
     }

@@ -18,13 +18,11 @@ const RESOURCES_BYTES_MAX: u64 = 1 << 20;
 const MEANT_ZEROES: &[&str] = &["idle", "burst"];
 
 pub(crate) fn start(host: &Host<'_>, id: &str) -> Result<(), Error> {
-    let warnings = host.runtime.start(id).map_err(|error| match error {
+    host.runtime.start(id).map_err(|error| match error {
         RuntimeError::WrongState { status: Status::Stopped, .. } => Error::AlreadyStopped,
         RuntimeError::WrongState { .. } => Error::AlreadyRunning,
         other => other.into(),
-    })?;
-    host.warn(&warnings);
-    Ok(())
+    })
 }
 
 /// A single process that has ended is an error, as everybody who calls runc knows; of all of them, it is none.

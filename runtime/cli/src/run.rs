@@ -49,7 +49,7 @@ fn go(
 ) -> Result<u8, Error> {
     // Before the program looks at its size.
     let relay = terminal.map(Relay::begin).transpose().map_err(Error::Attend)?;
-    host.warn(&host.runtime.start(&args.create.id)?);
+    host.runtime.start(&args.create.id)?;
     match signals {
         Some(signals) => foreground::attend(spawned, &signals, relay).map_err(Error::Attend),
         None => Ok(0),

@@ -7,6 +7,7 @@ use berth_sys::{caps, process};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, SFlag, fstat, makedev, umask};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{Uid, chdir, fchown, mkdir};
 
 use super::Progress;
@@ -39,7 +40,12 @@ impl Progress {
             match open(*file, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()) {
                 Err(Errno::ENOENT) => {}
                 other => {
-                    *slot = Some(other?);
+                    let file = other?;
+                    // What stands in for the kernel's word would make it void (CVE-2019-16884).
+                    if fstatfs(&file)?.filesystem_type() != PROC_SUPER_MAGIC {
+                        return Err(Errno::EINVAL);
+                    }
+                    *slot = Some(file);
                     return Ok(());
                 }
             }

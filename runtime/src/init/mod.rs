@@ -104,6 +104,11 @@ impl<'a> Init<'a> {
         Ok(Self { plan, progress, start, sync, needed, needed_at_start })
     }
 
+    /// The numbers of the descriptors that it needs, in ascending order.
+    pub(crate) fn needed(&self) -> &[i32] {
+        &self.needed
+    }
+
     /// The new process' whole life before its program.
     pub(crate) fn run(mut self) -> Infallible {
         // Nobody shall wait for it to close what was the parent's; the other end of `sync`, once that is the parent's
@@ -246,6 +251,16 @@ fn clean(preserved: &[OwnedFd]) -> nix::Result<()> {
     signal::reset()?;
     process::place(preserved, FIRST_PRESERVED)?;
     process::close_on_exec_from(FIRST_PRESERVED as u32 + preserved.len() as u32)
+}
+
+/// Steps that a process takes for one that it makes.
+pub(crate) fn run_before(steps: &[Step]) -> nix::Result<()> {
+    steps.iter().try_for_each(|step| match step {
+        Step::OomScore(score) => enter::set_oom_score(score),
+        Step::Affinity { processors, .. } => schedule::set_affinity(processors),
+        Step::JoinCgroup { door, .. } => enter::once(door, |it| write(it, DOOR_KEY).map(drop)),
+        _ => Err(Errno::ENOSYS),
+    })
 }
 
 /// Loads a filter, and gives its listener, if it has one, to the maker.

@@ -59,6 +59,8 @@ pub(crate) struct Plan {
     pub(crate) pid_namespace: Option<OwnedFd>,
     /// Those to enter before it is born.
     pub(crate) entered_before: Vec<(CloneFlags, OwnedFd)>,
+    /// What is done with that, for the process to inherit.
+    pub(crate) before: Vec<Step>,
     /// What its maker writes into its new user namespace.
     pub(crate) users: Option<Users>,
     /// What it does at once.
@@ -127,6 +129,7 @@ pub(crate) fn init(
         namespaces: joined.born_into,
         pid_namespace: joined.pid_namespace,
         entered_before: joined.entered_before,
+        before: Vec::new(),
         users: match users {
             UserNamespace::New(users) => Some(users),
             UserNamespace::Machine | UserNamespace::Joined(..) => None,
@@ -143,38 +146,56 @@ pub(crate) fn init(
     })
 }
 
-/// The plan of one more process in a container, whose init a pidfd stands for, with the kinds of its namespaces.
-pub(crate) fn exec(
-    process: &Process,
-    (init, kinds): (OwnedFd, CloneFlags),
-    home: Option<String>,
-    cgroup: &Cgroup,
-    filter: Option<Filter>,
-    mut launch: Launch,
-) -> Result<Plan, Error> {
+/// A container that one more process joins.
+pub(crate) struct Host<'a> {
+    /// A pidfd of its init.
+    pub(crate) init: OwnedFd,
+    /// The kinds of its namespaces.
+    pub(crate) kinds: CloneFlags,
+    /// Whether its processes may look into others.
+    pub(crate) curious: bool,
+    pub(crate) cgroup: &'a Cgroup,
+    pub(crate) filter: Option<Filter>,
+    /// Of the user that the process becomes, if its environment has none.
+    pub(crate) home: Option<String>,
+}
+
+/// The plan of one more process in a container.
+pub(crate) fn exec(process: &Process, host: Host<'_>, mut launch: Launch) -> Result<Plan, Error> {
     let kept = preserved(&mut launch)?;
     let stdio = std::mem::take(&mut launch.stdio);
     let first_free = FIRST_PRESERVED + kept.len() as i32;
-    let pid_namespace = kinds.contains(CloneFlags::CLONE_NEWPID);
-    let pid_namespace = pid_namespace.then(|| init.as_fd().try_clone_to_owned()).transpose().map_err(Error::Spawn)?;
+    let pid_namespace = host.kinds.contains(CloneFlags::CLONE_NEWPID);
+    let pid_namespace =
+        pid_namespace.then(|| host.init.as_fd().try_clone_to_owned()).transpose().map_err(Error::Spawn)?;
+    let kinds = host.kinds.difference(CloneFlags::CLONE_NEWPID);
     let mut setup = identity::score(process);
     setup.extend(schedule::before_cgroup(process)?);
-    setup.extend(into(cgroup)?);
-    setup.extend(schedule::labels(process));
-    let kinds = kinds.difference(CloneFlags::CLONE_NEWPID);
-    setup.push(Step::JoinContainer { init, kinds });
+    setup.extend(into(host.cgroup)?);
+    let (mut entered_before, mut before) = (Vec::new(), Vec::new());
+    if host.curious {
+        // From its first instant it is seen by processes that may look into it: it must not be on the machine then,
+        // nor have anything of it (CVE-2016-9962).
+        entered_before.push((kinds, host.init));
+        std::mem::swap(&mut setup, &mut before);
+        setup.extend(schedule::labels(process));
+    } else {
+        setup.extend(schedule::labels(process));
+        setup.push(Step::JoinContainer { init: host.init, kinds });
+    }
     setup.extend(kinds.contains(CloneFlags::CLONE_NEWUSER).then_some(Step::BecomeRoot { mapped: false }));
     setup.push(Step::NewSession);
     setup.push(streams(process, stdio, false)?);
     setup.push(Step::Folder(folder(process)?, Missing::Fail));
     setup.extend(schedule::after_cgroup(process, false)?);
-    let more = home.into_iter().map(|home| format!("HOME={home}")).chain(launch.environment).collect();
-    let end = identity::plan((process, more), filter, kept, None)?;
+    let more = host.home.into_iter().map(|home| format!("HOME={home}")).chain(launch.environment).collect();
+    let end = identity::plan((process, more), host.filter, kept, None)?;
     setup.extend(end.early);
     Ok(Plan {
         namespaces: CloneFlags::empty(),
         pid_namespace,
-        entered_before: Vec::new(),
+        entered_before,
+        before,
         users: None,
         setup,
         finish: end.steps,

@@ -232,6 +232,9 @@ impl Mounts<'_> {
         }
         let propagation = options.propagation.map_or(0, |(propagation, _)| propagation);
         let inherits_mode = kind == "tmpfs" && !options.data.iter().any(|(key, _)| key.as_c_str() == c"mode");
+        // The mode is set when the file system is there.
+        let late = if inherits_mode { attributes & MOUNT_ATTR_RDONLY } else { 0 };
+        attributes &= !late;
         let target = Target::new(path, no_links);
         let copy_up = options.copy_up.then(|| Step::CopyUp(target.clone()));
         // The image's own folder has to be held before it is covered.
@@ -239,7 +242,7 @@ impl Mounts<'_> {
         self.push(Mount {
             target,
             content: Content::New { kind: text_of(kind)?, options: options.data, attributes, inherits_mode },
-            attributes: Attributes { propagation, ..Attributes::default() },
+            attributes: Attributes { propagation, set: late, clear: 0 },
             recursive: Attributes::default(),
         });
         Ok(())

@@ -116,10 +116,11 @@ fn words(text: &str, separator: char) -> impl Iterator<Item = String> {
     text.trim().split(separator).filter(|word| !word.is_empty()).map(str::to_owned)
 }
 
-/// Among the options of a v1 mount stand its controllers; `name=systemd` has none and is of no use here.
+/// Among the options of a v1 mount stand its controllers. A hierarchy without any has a name for them, such as
+/// `name=systemd`: it limits nothing, but other runtimes make cgroups there.
 fn is_controller(option: &str) -> bool {
     !matches!(option, "rw" | "ro" | "xattr" | "clone_children" | "noprefix" | "favordynmods" | "all")
-        && !option.contains('=')
+        && (!option.contains('=') || option.starts_with("name="))
 }
 
 #[cfg(test)]
@@ -144,6 +145,7 @@ mod tests {
         let more = format!("{V1}8 0 0:8 / /c/net_cls rw - cgroup cgroup rw,net_cls\n");
         assert_eq!(roots(&more, &[]).len(), 4);
         assert_eq!(roots(&more, &["net_cls"]).last().unwrap(), "/c/net_cls");
+        assert_eq!(roots(V1, &["name=systemd"]).len(), 5);
     }
 
     #[test]

@@ -45,7 +45,23 @@ impl Container {
         Self::with_arguments(&["/bin/sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"])
     }
 
+    /// A container that runs the same in the root folder of another, which has to live longer.
+    pub fn sharing(other: &Self) -> Self {
+        let mut this = Self::without_root(&[]);
+        let own = this.spec["linux"]["cgroupsPath"].clone();
+        this.spec = other.spec.clone();
+        this.spec["linux"]["cgroupsPath"] = own;
+        this.spec["root"]["path"] = json!(other.rootfs());
+        this
+    }
+
     fn with_arguments(arguments: &[&str]) -> Self {
+        let this = Self::without_root(arguments);
+        rootfs::make(&this.rootfs());
+        this
+    }
+
+    fn without_root(arguments: &[&str]) -> Self {
         adopt_orphans();
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let id = format!("suite-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
@@ -53,7 +69,7 @@ impl Container {
         // The container's other users have to reach its root.
         let open = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
         fs::set_permissions(folder.path(), open).unwrap();
-        rootfs::make(&folder.path().join("bundle/rootfs"));
+        fs::create_dir(folder.path().join("bundle")).unwrap();
         let spec = spec::usual(&id, arguments);
         Self { id, spec, folder, maker: Mutex::new(None) }
     }

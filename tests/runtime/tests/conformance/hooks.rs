@@ -11,9 +11,15 @@ use serde_json::{Value, json};
 /// In the order of the specification.
 const KINDS: [&str; 6] = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
-/// A hook that runs a shell script, on the machine or in the container, wherever it finds a shell.
+/// A hook that runs a shell script, on the machine or in the container, wherever it finds a shell. The state is its
+/// input.
 fn hook(script: &str) -> Value {
     json!({ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin:/sbin:/usr/sbin"] })
+}
+
+/// A hook that wants nothing of the state, and reads it all the same: there are runtimes that die of it if not.
+fn indifferent(script: &str) -> Value {
+    hook(&format!("cat > /dev/null; {script}"))
 }
 
 /// The log that hooks of the machine and of the container can both write, under the same path.
@@ -35,7 +41,7 @@ fn all_hooks_run_once_in_order_and_at_their_time() {
     let log = shared(&mut container);
     let order = log.join("order");
     for kind in KINDS {
-        let twice = [1, 2].map(|number| hook(&format!("cat > /dev/null; echo {kind}{number} >> {}", order.display())));
+        let twice = [1, 2].map(|number| indifferent(&format!("echo {kind}{number} >> {}", order.display())));
         container.spec["hooks"][kind] = json!(twice);
     }
     let at = |from: usize, to: usize| {
@@ -108,7 +114,7 @@ fn hooks_run_in_the_namespaces_of_their_kind() {
     for kind in KINDS {
         let script =
             format!("for n in mnt net uts ipc pid; do readlink /proc/self/ns/$n; done > {}/{kind}", log.display());
-        container.spec["hooks"][kind] = json!([hook(&script)]);
+        container.spec["hooks"][kind] = json!([indifferent(&script)]);
     }
     container.create();
     let inside: Vec<_> = ["mnt", "net", "uts", "ipc", "pid"]
@@ -144,7 +150,7 @@ fn hooks_of_create_container_see_the_machine_s_files_and_of_start_container_the_
             outside.display(),
             log.display()
         );
-        container.spec["hooks"][kind] = json!([hook(&script)]);
+        container.spec["hooks"][kind] = json!([indifferent(&script)]);
     }
     assert_eq!(container.run().code, 0);
     container.verb("delete").ok();
@@ -164,7 +170,7 @@ fn the_root_is_mounted_but_not_yet_the_root_when_create_container_runs() {
         rootfs.display(),
         log.display()
     );
-    container.spec["hooks"]["createContainer"] = json!([hook(&script)]);
+    container.spec["hooks"]["createContainer"] = json!([indifferent(&script)]);
     assert_eq!(container.run().code, 0);
     assert_eq!(read(&log, "seen"), "proc\nnull\n");
 }
@@ -202,7 +208,7 @@ fn a_hook_need_not_read_the_state() {
 fn a_hook_that_fails_before_the_program_runs_stops_the_container() {
     for kind in &KINDS[..4] {
         let container = Container::new("touch /data/ran").with(|spec| {
-            spec["hooks"][kind] = json!([hook("echo complaint of the hook >&2; exit 7")]);
+            spec["hooks"][kind] = json!([indifferent("echo complaint of the hook >&2; exit 7")]);
         });
         let created = container.try_create();
         let complaint = if *kind == "startContainer" {
@@ -233,7 +239,7 @@ fn a_hook_that_fails_after_the_start_stops_the_container() {
         return;
     }
     let container = Container::new("sleep 1000").with(|spec| {
-        spec["hooks"]["poststart"] = json!([hook("exit 7")]);
+        spec["hooks"]["poststart"] = json!([indifferent("exit 7")]);
     });
     assert!(container.try_create().code != 0 || container.verb("start").code != 0);
     until("the program is ended", || container.cgroup().processes().is_empty());
@@ -243,7 +249,8 @@ fn a_hook_that_fails_after_the_start_stops_the_container() {
 fn a_hook_that_fails_after_the_end_stops_nothing() {
     let mut container = Container::new("sleep 1000");
     let log = shared(&mut container);
-    container.spec["hooks"]["poststop"] = json!([hook("exit 7"), hook(&format!("echo ran > {}/seen", log.display()))]);
+    container.spec["hooks"]["poststop"] =
+        json!([indifferent("exit 7"), indifferent(&format!("echo ran > {}/seen", log.display()))]);
     let container = container.running();
     let _ = container.call(&["delete", "--force", &container.id]).finish();
     container.assert_gone();
@@ -257,8 +264,8 @@ fn after_a_failed_hook_the_ones_after_the_end_still_run() {
     }
     let mut container = Container::new("true");
     let log = shared(&mut container);
-    container.spec["hooks"]["createRuntime"] = json!([hook("exit 1")]);
-    container.spec["hooks"]["poststop"] = json!([hook(&format!("echo ran > {}/seen", log.display()))]);
+    container.spec["hooks"]["createRuntime"] = json!([indifferent("exit 1")]);
+    container.spec["hooks"]["poststop"] = json!([indifferent(&format!("echo ran > {}/seen", log.display()))]);
     container.try_create().refused();
     assert_eq!(read(&log, "seen"), "ran\n");
 }
