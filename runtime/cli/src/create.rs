@@ -1,34 +1,21 @@
 //! `create`.
 
-use std::os::fd::OwnedFd;
-
 use crate::Host;
 use crate::args::Create;
 use crate::error::Error;
 use crate::launch;
-use berth_runtime::Spawned;
 
 /// Makes a container and leaves its first process waiting for its start.
 pub(crate) fn create(host: &Host<'_>, args: &Create) -> Result<u8, Error> {
-    set_up(host, args)?;
-    Ok(0)
-}
-
-/// Makes a container; returns its first process, and its terminal if that is ours to attend. On failure nothing is
-/// left.
-pub(crate) fn set_up(host: &Host<'_>, args: &Create) -> Result<(Spawned, Option<OwnedFd>), Error> {
     let launch = launch::prepare(&args.launching)?;
     let mut spawned = host.runtime.create(&args.id, &args.bundle, launch)?;
-    match launch::announce(&args.launching, &mut spawned) {
-        Ok(terminal) => {
-            host.warn(&spawned.warnings);
-            Ok((spawned, terminal))
-        }
-        Err(error) => {
-            let _ = host.runtime.delete(&args.id);
-            Err(error)
-        }
-    }
+    // A terminal that nobody takes ends with this process, as the option that would take it was not given.
+    let announced = launch::announce(&args.launching, &mut spawned).inspect_err(|_| {
+        let _ = host.runtime.delete(&args.id);
+    })?;
+    drop(announced);
+    host.warn(&spawned.warnings);
+    Ok(0)
 }
 
 impl Host<'_> {

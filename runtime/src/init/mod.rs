@@ -42,6 +42,8 @@ const GAVE_UP: i32 = 255;
 pub(crate) enum Start {
     /// Until somebody connects here.
     When(OwnedFd),
+    /// Until its maker has made a note of it.
+    WhenNoted,
     /// No.
     AtOnce,
 }
@@ -151,7 +153,9 @@ impl<'a> Init<'a> {
     fn wait_for_start(&mut self) -> Option<OwnedFd> {
         let told = process::die_with_parent(false).and_then(|()| match &self.start {
             Start::AtOnce => sync::send(&self.sync, Message::Going),
-            Start::When(_) => sync::send(&self.sync, Message::Ready).and_then(|()| sync::await_go_on(&self.sync)),
+            Start::When(_) | Start::WhenNoted => {
+                sync::send(&self.sync, Message::Ready).and_then(|()| sync::await_go_on(&self.sync))
+            }
         });
         if told.is_err() {
             process::exit_now(GAVE_UP);
