@@ -34,6 +34,7 @@ use crate::error::Error;
 use crate::hooks;
 use crate::plan::{FIRST_PRESERVED, Plan, Step};
 use crate::sync::{self, Message};
+use target::Parent;
 
 /// How the process ends when it cannot go on; nobody should see it but in a process list.
 const GAVE_UP: i32 = 255;
@@ -49,11 +50,12 @@ pub(crate) enum Start {
 }
 
 /// What the steps leave for one another.
-struct Progress {
+struct Progress<'a> {
     /// The copies of the machine's mounts, by slot.
     sources: Vec<Option<OwnedFd>>,
     /// The root of the container, once it is attached.
     root: Option<Root>,
+    parent: Parent<'a>,
     /// The attached mounts that hide a folder and a file.
     empty_folder: Option<OwnedFd>,
     null_device: Option<OwnedFd>,
@@ -71,7 +73,7 @@ const LABELS_MAX: usize = 2;
 /// Everything that the new process needs, made by its parent.
 pub(crate) struct Init<'a> {
     plan: &'a Plan,
-    progress: Progress,
+    progress: Progress<'a>,
     start: Start,
     sync: OwnedFd,
     /// The numbers of the descriptors that it needs, in order; and those that it still needs when it waits.
@@ -86,6 +88,7 @@ impl<'a> Init<'a> {
         let progress = Progress {
             sources: copies.collect::<Result<_, _>>().map_err(Error::Spawn)?,
             root: None,
+            parent: Parent::default(),
             empty_folder: None,
             null_device: None,
             copy_from: None,
@@ -138,7 +141,7 @@ impl<'a> Init<'a> {
         self.fail(execution, errno, connection.as_ref())
     }
 
-    fn walk(&mut self, steps: &[Step], first: usize, connection: Option<&OwnedFd>) {
+    fn walk(&mut self, steps: &'a [Step], first: usize, connection: Option<&OwnedFd>) {
         let maker = connection.unwrap_or(&self.sync);
         for (number, step) in steps.iter().enumerate() {
             if let Err(errno) = self.progress.run(step, &self.plan.setup, maker) {
@@ -192,8 +195,8 @@ impl<'a> Init<'a> {
     }
 }
 
-impl Progress {
-    fn run(&mut self, step: &Step, setup: &[Step], maker: &OwnedFd) -> nix::Result<()> {
+impl<'a> Progress<'a> {
+    fn run(&mut self, step: &'a Step, setup: &[Step], maker: &OwnedFd) -> nix::Result<()> {
         match step {
             Step::BecomeRoot { mapped } => enter::become_root(*mapped, maker),
             Step::OomScore(score) => enter::set_oom_score(score),
@@ -215,8 +218,14 @@ impl Progress {
             Step::Root { slot, path, propagation } => self.attach_root(*slot, path, *propagation),
             Step::CopyUp(target) => self.hold(target),
             Step::Mount(mount) => self.mount(mount),
-            Step::Device(device) => target::make_device(self.root()?, device),
-            Step::Link { at, to } => target::make_link(self.root()?, at, to),
+            Step::Device(device) => {
+                let root = self.root.as_ref().ok_or(Errno::EINVAL)?;
+                target::make_device(root, &mut self.parent, device)
+            }
+            Step::Link { at, to } => {
+                let root = self.root.as_ref().ok_or(Errno::EINVAL)?;
+                target::make_link(root, &mut self.parent, at, to)
+            }
             Step::Mask(path) => self.mask(path),
             Step::ReadOnly(path) => root::make_read_only(self.root()?, path),
             Step::Seal(path) => root::seal(self.root()?, path),
