@@ -67,7 +67,7 @@ pub(super) fn open<'a>(root: &Root, parent: &mut Parent<'a>, target: &'a Target,
         Err(Errno::ENOENT) => {}
         other => return other,
     }
-    match make(parent.of(root, target)?, target, kind) {
+    match parent.of(root, target).and_then(|folder| make(folder, target, kind)) {
         // A link to nowhere is in the way: what it names is made, below the root.
         Err(Errno::EEXIST | Errno::ENOTDIR) => make_through_links(root, &target.path, kind),
         other => other,
