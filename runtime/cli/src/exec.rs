@@ -69,7 +69,7 @@ fn reworded(error: RuntimeError) -> Error {
 
 fn read(path: &Path) -> Result<Process, Error> {
     let text = fs::read(path).map_err(Error::file("read", path))?;
-    serde_json::from_slice(&text).map_err(|source| Error::Json { path: path.to_owned(), source })
+    berth_runtime::read_process(&text).map_err(|source| Error::Process { path: path.to_owned(), source })
 }
 
 /// The container's own process, but for what the flags say.

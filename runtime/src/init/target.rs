@@ -151,7 +151,7 @@ pub(super) fn find(root: &Root, path: &Path) -> nix::Result<OwnedFd> {
 /// What stands where the kernel's own files shall be mounted must be a folder, not a link to one: the image would
 /// choose where they appear.
 fn open_without_links(root: &Root, target: &Target) -> nix::Result<OwnedFd> {
-    let names = target.above.iter().map(|(_, name)| name).chain([&target.name]);
+    let names = target.above().map(|(_, name)| name).chain([target.name.as_os_str()]);
     let mut folder: Option<Folder> = None;
     for name in names {
         let above = folder.as_ref().unwrap_or(root.folder());
@@ -169,7 +169,7 @@ fn open_without_links(root: &Root, target: &Target) -> nix::Result<OwnedFd> {
 /// The folder that a place is in, made with those above it.
 fn folder_of(root: &Root, target: &Target) -> nix::Result<Folder> {
     let mut last = root.open_folder(Path::new("")).map_err(errno)?;
-    for (path, name) in &target.above {
+    for (path, name) in target.above() {
         last = match root.open_folder(path).map_err(errno) {
             Err(Errno::ENOENT) => {
                 last.make_folder(name, FOLDER).map_err(errno)?;
