@@ -1,7 +1,9 @@
 //! JSON documents read with errors that name the field.
 
 use std::io;
+use std::path::Path;
 
+use berth_sys::file;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
@@ -16,6 +18,14 @@ const TAGS: [&str; 3] = ["verb", "kind", "event"];
 
 /// How deep the search goes.
 const DEPTH_MAX: usize = 8;
+
+/// The largest document that is kept in a file of a sandbox.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Reads a document from a file of at most a mebibyte, as [`read`].
+pub fn read_file<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
+    read(&file::read_limited(path, FILE_BYTES_MAX)?)
+}
 
 /// Reads a document. `InvalidData`: it is none, or a field makes no sense, which the message begins with.
 pub fn read<T: DeserializeOwned>(content: &[u8]) -> io::Result<T> {

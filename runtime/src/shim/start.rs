@@ -1,6 +1,6 @@
 //! How a client starts a shim and learns that it is ready, or why it is not.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -74,7 +74,7 @@ fn shielded(program: &Path) -> io::Result<OwnedFd> {
 /// Who answers for the sandbox in `dir`.
 pub fn read_record(dir: &Path) -> Result<ShimRecord, Error> {
     let path = dir.join("shim.json");
-    fs::read(&path).and_then(|content| document::read(&content)).map_err(Error::io("reading", &path))
+    document::read_file(&path).map_err(Error::io("reading", &path))
 }
 
 /// What the starting shim writes to its standard error until it closes it, which it does when it is ready.
