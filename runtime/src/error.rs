@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use berth_sys::cgroup;
 
+use crate::limits::WORDS_BYTES_MAX;
+
 /// What can go wrong.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -115,7 +117,7 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn spec(field: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::Spec { field: field.into(), reason: reason.into() }
+        Self::Spec { field: shortened(field.into()), reason: shortened(reason.into()) }
     }
 
     pub(crate) fn unsupported(field: impl Into<String>) -> Self {
@@ -126,6 +128,15 @@ impl Error {
         let path = path.into();
         move |source| Self::File { action, path, source }
     }
+}
+
+/// Errors quote what was given, and that may be as long as a whole `config.json`.
+fn shortened(mut text: String) -> String {
+    if text.len() > WORDS_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(WORDS_BYTES_MAX));
+        text.push('…');
+    }
+    text
 }
 
 /// An error with all its causes, in one line.

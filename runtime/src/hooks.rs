@@ -26,7 +26,7 @@ use serde::Serialize;
 
 use crate::OCI_VERSION;
 use crate::error::{self, Error};
-use crate::limits::{HOOK_DEADLINE, LIST_MAX};
+use crate::limits::{HOOK_DEADLINE, LIST_MAX, MACHINE_PATH_BYTES_MAX};
 use crate::state::{Record, Status};
 
 /// The container's state as hooks and listeners of seccomp filters are told it (runtime spec, runtime.md#state).
@@ -111,6 +111,9 @@ pub(crate) fn ready(hooks: &Option<Vec<Hook>>, kind: &str) -> Result<Vec<Ready>,
 fn one(hook: &Hook, field: &str) -> Result<Ready, Error> {
     if !hook.path().is_absolute() {
         return Err(Error::spec(format!("{field}.path"), format!("{} is not absolute", hook.path().display())));
+    }
+    if hook.path().as_os_str().len() > MACHINE_PATH_BYTES_MAX {
+        return Err(Error::spec(format!("{field}.path"), "is too long"));
     }
     let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| Error::spec(field, "has a zero byte"));
     let list =

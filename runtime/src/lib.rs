@@ -9,6 +9,7 @@
 mod container;
 mod conversation;
 mod create;
+mod document;
 mod error;
 mod exec;
 mod features;
@@ -31,11 +32,11 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use berth_sys::cgroup::Cgroup;
-use oci_spec::runtime::{LinuxResources, Process, Spec};
+use berth_sys::seccomp::Instruction;
+use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Process, Spec};
 
 pub use error::Error;
 pub use features::features;
-pub use repair::process as repair_process;
 pub use state::{State, Status};
 pub use stats::Stats;
 
@@ -47,6 +48,31 @@ pub const OCI_VERSION: &str = "1.3.0";
 pub struct Runtime {
     root: PathBuf,
     settings: Settings,
+}
+
+/// Whether a `config.json` makes sense, as far as can be told without touching the machine: what is refused here, no
+/// [`Runtime::create`] takes. Errors name the field ([`Error::Spec`], [`Error::Unsupported`]).
+///
+/// Left out are what its paths lead to, what the kernel takes (the options of a file system, the values of limits), and
+/// which capabilities and cgroup controllers there are.
+pub fn check_config(config: &[u8], settings: Settings) -> Result<(), Error> {
+    let spec = spec::parse(config)?;
+    plan::check(&spec, settings)?;
+    net_device::moves(spec::linux(&spec)?)?;
+    seccomp::of_spec(&spec)?;
+    seccomp::listener_of(&spec).map(drop)
+}
+
+/// Reads the text of a `process` object (runtime spec, config.md#process), such as [`Runtime::exec`] takes. Errors name
+/// the field ([`Error::Spec`]).
+pub fn read_process(text: &[u8]) -> Result<Process, Error> {
+    document::read_mended(text, "process", repair::process)
+}
+
+/// Compiles a seccomp profile to the program that the kernel runs on each system call: at most
+/// [`berth_sys::seccomp::INSTRUCTIONS_MAX`] instructions. Errors name the field ([`Error::Spec`]).
+pub fn compile_seccomp(profile: &LinuxSeccomp) -> Result<Vec<Instruction>, Error> {
+    seccomp::filter(profile).map(|filter| filter.program)
 }
 
 /// What holds for every container of a runtime.

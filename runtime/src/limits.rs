@@ -11,8 +11,28 @@ pub(crate) const CONFIG_BYTES_MAX: u64 = 4 << 20;
 /// The longest path in a `config.json`: below it, no path call allocates in the child.
 pub(crate) const PATH_BYTES_MAX: usize = 1000;
 
-/// How many mounts, devices, masked or read-only paths a container may have, each.
+/// The longest path of the machine (`PATH_MAX` without its closing zero).
+pub(crate) const MACHINE_PATH_BYTES_MAX: usize = 4095;
+
+/// How many mounts, devices, rules for devices, masked or read-only paths, kernel parameters or network devices a
+/// container may have, each.
 pub(crate) const LIST_MAX: usize = 4096;
+
+/// How many rules of a seccomp profile may be about calls that this machine has: far more than fit into a filter, but
+/// those that are alike for neighbouring calls are one there.
+pub(crate) const SECCOMP_RULES_MAX: usize = 1 << 16;
+
+/// How many steps the way to a program may have: they are told by numbers of 16 bits.
+pub(crate) const STEPS_MAX: usize = u16::MAX as usize;
+
+/// How many folders `PATH` may name: the program is sought in each by a path laid out before.
+pub(crate) const PATH_FOLDERS_MAX: usize = 1024;
+
+/// The longest list of processors or memory nodes: room for each by itself.
+pub(crate) const NUMBERS_BYTES_MAX: usize = 8192;
+
+/// How much of a field's name, and of what is wrong with it, an error tells.
+pub(crate) const WORDS_BYTES_MAX: usize = 1024;
 
 /// The largest file below the runtime's root.
 pub(crate) const STATE_BYTES_MAX: u64 = 8 << 20;

@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 
 use berth_sys::namespace;
 use berth_sys::netlink::{Changes, Route};
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
 use crate::error::Error;
 use crate::spec;
@@ -15,33 +16,46 @@ const NAME_BYTES_MAX: usize = 15;
 
 /// Moves every device that the specification names into the network namespace of the container's first process.
 pub(crate) fn move_all(spec: &Spec, pid: i32) -> Result<(), Error> {
-    let linux = spec::linux(spec)?;
-    let Some(devices) = linux.net_devices().as_ref().filter(|devices| !devices.is_empty()) else { return Ok(()) };
-    let own = linux.namespaces().iter().flatten().find(|it| it.typ() == LinuxNamespaceType::Network);
-    let path = match own {
-        None => return Err(Error::spec("linux.netDevices", "need a network namespace in linux.namespaces")),
-        Some(it) => it.path().clone().unwrap_or_else(|| format!("/proc/{pid}/ns/net").into()),
-    };
+    let Some(moves) = moves(spec::linux(spec)?)? else { return Ok(()) };
+    let path = moves.namespace.cloned().unwrap_or_else(|| format!("/proc/{pid}/ns/net").into());
     let target = File::open(&path).map_err(Error::file("open", &path))?;
-    let mut devices: Vec<_> = devices.iter().collect();
-    devices.sort_by_key(|(name, _)| name.as_str());
-    for (name, device) in devices {
-        let field = || format!("linux.netDevices.{name}");
-        let new_name = device.name().as_deref().filter(|new| !new.is_empty()).unwrap_or(name);
-        for one in [name.as_str(), new_name] {
-            let plain = !one.is_empty()
-                && one.len() <= NAME_BYTES_MAX
-                && !one.contains(['/', ':'])
-                && one != "."
-                && one != "..";
-            if !plain || one.contains(char::is_whitespace) {
-                return Err(Error::spec(field(), format!("{one:?} is no name of a network device")));
-            }
-        }
+    for (name, new_name) in moves.names {
         move_one(name, new_name, &target)
             .map_err(|source| Error::Setup { step: format!("move the network device {name}"), source })?;
     }
     Ok(())
+}
+
+/// What is to be moved where.
+pub(crate) struct Moves<'a> {
+    /// The path of the network namespace; `None` for the container's own.
+    namespace: Option<&'a PathBuf>,
+    /// The name of each device here and there, in order.
+    names: Vec<(&'a str, &'a str)>,
+}
+
+/// Reads what the specification says; `None` if it names no devices.
+pub(crate) fn moves(linux: &Linux) -> Result<Option<Moves<'_>>, Error> {
+    let Some(devices) = linux.net_devices().as_ref().filter(|devices| !devices.is_empty()) else { return Ok(None) };
+    let own = linux.namespaces().iter().flatten().find(|it| it.typ() == LinuxNamespaceType::Network);
+    let own = own.ok_or_else(|| Error::spec("linux.netDevices", "need a network namespace in linux.namespaces"))?;
+    let mut names = Vec::new();
+    for (name, device) in devices {
+        let new_name = device.name().as_deref().filter(|new| !new.is_empty()).unwrap_or(name);
+        if let Some(wrong) = [name.as_str(), new_name].into_iter().find(|name| !is_name(name)) {
+            let reason = format!("{wrong:?} is no name of a network device");
+            return Err(Error::spec(format!("linux.netDevices.{name}"), reason));
+        }
+        names.push((name.as_str(), new_name));
+    }
+    names.sort_unstable();
+    Ok(Some(Moves { namespace: own.path().as_ref(), names }))
+}
+
+/// As the kernel's `dev_valid_name`; and no zero byte, by which its own end.
+fn is_name(name: &str) -> bool {
+    let is_plain = |c: char| !c.is_whitespace() && !"/:\0".contains(c);
+    !matches!(name, "" | "." | "..") && name.len() <= NAME_BYTES_MAX && name.chars().all(is_plain)
 }
 
 fn move_one(name: &str, new_name: &str, target: &File) -> std::io::Result<()> {

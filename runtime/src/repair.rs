@@ -15,7 +15,7 @@ pub(crate) fn container(config: &mut Value) {
 }
 
 /// Mends a `process` object.
-pub fn process(process: &mut Value) {
+pub(crate) fn process(process: &mut Value) {
     // What the kernel does not know cannot be granted, and is no reason to refuse the rest.
     for set in
         process.get_mut("capabilities").and_then(Value::as_object_mut).into_iter().flat_map(|sets| sets.values_mut())

@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 use berth_sys::file;
 use berth_sys::namespace::Kind;
 use nix::sched::CloneFlags;
-use oci_spec::runtime::{Capability, Linux, LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{
+    Capability, Linux, LinuxDeviceCgroup, LinuxNamespaceType, LinuxResources, Process, Root, Spec,
+};
 
+use crate::document;
 use crate::error::Error;
 use crate::hooks;
 use crate::limits::{CONFIG_BYTES_MAX, LIST_MAX, PATH_BYTES_MAX};
@@ -16,32 +19,39 @@ use crate::repair;
 pub(crate) fn load(bundle: &Path) -> Result<Spec, Error> {
     let path = bundle.join("config.json");
     let text = match file::read_limited(&path, CONFIG_BYTES_MAX) {
-        Err(error) if error.kind() == std::io::ErrorKind::FileTooLarge => {
-            return Err(Error::spec("config.json", format!("is larger than {CONFIG_BYTES_MAX} bytes")));
-        }
+        Err(error) if error.kind() == std::io::ErrorKind::FileTooLarge => return Err(too_large()),
         other => other.map_err(Error::file("read", &path))?,
     };
-    let spec = parse(&text)?;
+    parse(&text)
+}
+
+/// Reads the text of a `config.json`, and refuses what is too much or makes no sense as a whole.
+pub(crate) fn parse(text: &[u8]) -> Result<Spec, Error> {
+    if text.len() as u64 > CONFIG_BYTES_MAX {
+        return Err(too_large());
+    }
+    let spec = document::read_mended(text, "config.json", repair::container)?;
     check(&spec)?;
     Ok(spec)
 }
 
-/// Reads the text of a `config.json`.
-fn parse(text: &[u8]) -> Result<Spec, Error> {
-    let first = match serde_json::from_slice(text) {
-        Ok(spec) => return Ok(spec),
-        Err(error) => Error::spec("config.json", error.to_string()),
-    };
-    // Again without what the types refuse and the specification does not.
-    let Ok(mut value) = serde_json::from_slice(text) else { return Err(first) };
-    repair::container(&mut value);
-    serde_json::from_value(value).map_err(|_| first)
+fn too_large() -> Error {
+    Error::spec("config.json", format!("is larger than {CONFIG_BYTES_MAX} bytes"))
+}
+
+/// What is said of the root file system.
+pub(crate) fn root(spec: &Spec) -> Result<&Root, Error> {
+    spec.root().as_ref().ok_or_else(|| Error::spec("root", "is missing"))
+}
+
+/// The first process.
+pub(crate) fn process(spec: &Spec) -> Result<&Process, Error> {
+    spec.process().as_ref().ok_or_else(|| Error::spec("process", "is missing"))
 }
 
 /// The root file system, made absolute.
 pub(crate) fn rootfs(spec: &Spec, bundle: &Path) -> Result<PathBuf, Error> {
-    let root = spec.root().as_ref().ok_or_else(|| Error::spec("root", "is missing"))?;
-    let path = bundle.join(root.path());
+    let path = bundle.join(root(spec)?.path());
     let absolute = path.canonicalize().map_err(Error::file("find the root file system", &path))?;
     if absolute == Path::new("/") {
         return Err(Error::spec("root.path", "is the machine's own root"));
@@ -142,12 +152,19 @@ fn check(spec: &Spec) -> Result<(), Error> {
         ("linux.devices", linux.devices().as_ref().map_or(0, Vec::len)),
         ("linux.maskedPaths", linux.masked_paths().as_ref().map_or(0, Vec::len)),
         ("linux.readonlyPaths", linux.readonly_paths().as_ref().map_or(0, Vec::len)),
+        ("linux.resources.devices", linux.resources().as_ref().and_then(device_rules).map_or(0, Vec::len)),
+        ("linux.sysctl", linux.sysctl().as_ref().map_or(0, |all| all.len())),
+        ("linux.netDevices", linux.net_devices().as_ref().map_or(0, |all| all.len())),
     ] {
         if length > LIST_MAX {
             return Err(Error::spec(field, format!("has {length} entries, more than {LIST_MAX}")));
         }
     }
     Ok(())
+}
+
+fn device_rules(resources: &LinuxResources) -> Option<&Vec<LinuxDeviceCgroup>> {
+    resources.devices().as_ref()
 }
 
 fn refuse(fields: &[(&str, bool)]) -> Result<(), Error> {

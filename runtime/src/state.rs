@@ -19,6 +19,7 @@ use berth_sys::proc;
 use oci_spec::runtime::Hooks;
 use serde::{Deserialize, Serialize};
 
+use crate::document;
 use crate::error::Error;
 use crate::limits::{ID_BYTES_MAX, STATE_BYTES_MAX};
 use crate::seccomp::{self, Filter, ListenerSpec};
@@ -169,7 +170,8 @@ impl Folder {
     pub(crate) fn load(&self, id: &str) -> Result<Record, Error> {
         let path = self.0.join("state.json");
         match file::read_limited(&path, STATE_BYTES_MAX) {
-            Ok(text) => serde_json::from_slice(&text).map_err(|error| Error::file("read", &path)(error.into())),
+            Ok(text) => document::read(&text, "state.json")
+                .map_err(|error| Error::file("understand", &path)(io::Error::new(io::ErrorKind::InvalidData, error))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::NotFound { id: id.to_owned() }),
             Err(error) => Err(Error::file("read", &path)(error)),
         }

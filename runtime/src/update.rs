@@ -39,7 +39,7 @@ impl Runtime {
             wider
         };
         cgroup.set(&limits)?;
-        for (file, value) in plan::unified(resources) {
+        for (file, value) in plan::unified(resources)? {
             cgroup.set_unified(&file, &value)?;
         }
         Ok(())

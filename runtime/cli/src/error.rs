@@ -48,6 +48,9 @@ pub(crate) enum Error {
     /// Fewer descriptors are open than were to be passed on.
     #[error("cannot pass on descriptor {fd}")]
     Preserve { fd: i32, source: io::Error },
+    /// A `process` object makes no sense.
+    #[error("cannot understand {path}")]
+    Process { path: PathBuf, source: berth_runtime::Error },
     /// A file of JSON makes no sense.
     #[error("cannot understand {path}")]
     Json { path: PathBuf, source: serde_json::Error },

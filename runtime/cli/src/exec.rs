@@ -70,13 +70,7 @@ fn reworded(error: RuntimeError) -> Error {
 
 fn read(path: &Path) -> Result<Process, Error> {
     let text = fs::read(path).map_err(Error::file("read", path))?;
-    let json = |source| Error::Json { path: path.to_owned(), source };
-    if let Ok(process) = serde_json::from_slice(&text) {
-        return Ok(process);
-    }
-    let mut value = serde_json::from_slice(&text).map_err(json)?;
-    berth_runtime::repair_process(&mut value);
-    serde_json::from_value(value).map_err(json)
+    berth_runtime::read_process(&text).map_err(|source| Error::Process { path: path.to_owned(), source })
 }
 
 /// The container's own process, but for what the flags say.

@@ -107,9 +107,7 @@ fn prepare(dir: PathBuf) -> Result<(Shim, Presence), Error> {
     prctl::set_dumpable(false).map_err(|errno| preparing("hiding the process".into())(errno.into()))?;
     process::set_child_subreaper().map_err(preparing("adopting orphans".into()))?;
     let path = dir.join("sandbox.json");
-    let spec: SandboxSpec = fs::read(&path)
-        .and_then(|content| document::read(&content))
-        .map_err(preparing(format!("reading {}", path.display())))?;
+    let spec: SandboxSpec = document::read_file(&path).map_err(preparing(format!("reading {}", path.display())))?;
     let sandbox = sandbox::make(&dir, &spec)?;
     let init = sandbox.init;
     let shim = listen(dir.clone(), spec, sandbox).inspect_err(|_| {

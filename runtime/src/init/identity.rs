@@ -79,8 +79,8 @@ fn check_inside() -> nix::Result<()> {
 }
 
 fn make_folders(folder: &Target) -> nix::Result<()> {
-    for path in folder.above.iter().map(|(path, _)| path).chain([&folder.path]) {
-        match mkdir(path.as_path(), Mode::from_bits_truncate(0o755)) {
+    for path in folder.above().map(|(path, _)| path).chain([folder.path.as_path()]) {
+        match mkdir(path, Mode::from_bits_truncate(0o755)) {
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(errno) => return Err(errno),
         }

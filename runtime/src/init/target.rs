@@ -174,7 +174,7 @@ pub(super) fn find(root: &Root, path: &Path) -> nix::Result<OwnedFd> {
 /// the image would choose where they appear.
 fn without_links(root: &Root, target: &Target) -> nix::Result<Folder> {
     let mut last = root.open_folder(Path::new("")).map_err(errno)?;
-    for (_, name) in &target.above {
+    for (_, name) in target.above() {
         last = folder_at(&last, name)?;
     }
     Ok(last)
@@ -198,7 +198,7 @@ fn with_links(root: &Root, target: &Target, path: &Path) -> nix::Result<Folder> 
         other => return other,
     }
     let mut last = root.open_folder(Path::new("")).map_err(errno)?;
-    for (path, name) in &target.above {
+    for (path, name) in target.above() {
         last = match root.open_folder(path).map_err(errno) {
             Err(Errno::ENOENT) => {
                 last.make_folder(name, FOLDER).map_err(errno)?;

@@ -1,5 +1,6 @@
 //! The container's cgroup, its limits and its devices.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use berth_sys::cgroup::{BlockIo, Cgroup, Device, Hierarchies, HugepageLimit, Limits, device::Policy};
@@ -8,6 +9,7 @@ use oci_spec::runtime::{LinuxBlockIo, LinuxResources, LinuxThrottleDevice, Linux
 use super::devices;
 use crate::Settings;
 use crate::error::Error;
+use crate::limits::{MACHINE_PATH_BYTES_MAX, PATH_BYTES_MAX};
 use crate::spec;
 
 /// A cgroup to make, and what to write into it.
@@ -15,9 +17,26 @@ use crate::spec;
 pub(crate) struct CgroupPlan {
     pub(crate) cgroup: Cgroup,
     pub(crate) controllers: Vec<&'static str>,
+    content: Content,
+}
+
+/// What is written into a container's cgroup.
+#[derive(Debug)]
+pub(super) struct Content {
     limits: Limits,
     devices: Policy,
     unified: Vec<(String, String)>,
+}
+
+impl Content {
+    /// Reads what the spec says.
+    pub(super) fn of(resources: &LinuxResources) -> Result<Self, Error> {
+        Ok(Self {
+            limits: limits(resources)?,
+            devices: devices::policy(resources.devices().as_deref().unwrap_or_default())?,
+            unified: unified(resources)?,
+        })
+    }
 }
 
 impl CgroupPlan {
@@ -25,14 +44,12 @@ impl CgroupPlan {
     pub(crate) fn new(spec: &Spec, id: &str, settings: Settings) -> Result<Self, Error> {
         let linux = spec::linux(spec)?;
         let path = path(linux.cgroups_path().as_deref(), id, settings)?;
-        let resources = linux.resources().clone().unwrap_or_default();
-        let limits = limits(&resources)?;
-        let controllers = limits.controllers();
+        let content = Content::of(&linux.resources().clone().unwrap_or_default())?;
+        let controllers = content.limits.controllers();
         let hierarchies =
             Hierarchies::of_machine().map_err(Error::file("read", PathBuf::from("/proc/self/mountinfo")))?;
         let cgroup = Cgroup::new(hierarchies, &path, &controllers)?;
-        let devices = devices::policy(resources.devices().as_deref().unwrap_or_default())?;
-        Ok(Self { cgroup, controllers, limits, devices, unified: unified(&resources) })
+        Ok(Self { cgroup, controllers, content })
     }
 
     /// Two containers in one cgroup would share their limits, and the end of either would be the end of both.
@@ -46,9 +63,9 @@ impl CgroupPlan {
     /// Makes the cgroup and writes everything.
     pub(crate) fn apply(&self) -> Result<(), Error> {
         self.cgroup.make()?;
-        self.cgroup.set(&self.limits)?;
-        self.cgroup.set_devices(&self.devices)?;
-        for (file, value) in &self.unified {
+        self.cgroup.set(&self.content.limits)?;
+        self.cgroup.set_devices(&self.content.devices)?;
+        for (file, value) in &self.content.unified {
             self.cgroup.set_unified(file, value)?;
         }
         Ok(())
@@ -56,27 +73,41 @@ impl CgroupPlan {
 }
 
 /// The files of the unified hierarchy that the spec names, in order.
-pub(crate) fn unified(resources: &LinuxResources) -> Vec<(String, String)> {
+pub(crate) fn unified(resources: &LinuxResources) -> Result<Vec<(String, String)>, Error> {
     let mut files: Vec<_> = resources.unified().clone().unwrap_or_default().into_iter().collect();
     files.sort();
-    files
+    match files.iter().find(|(name, _)| name.contains(['/', '\0']) || matches!(name.as_str(), "" | "." | "..")) {
+        Some((name, _)) => {
+            Err(Error::spec(format!("linux.resources.unified.{name}"), "is no name of a file of the cgroup"))
+        }
+        None => Ok(files),
+    }
 }
 
 /// The cgroup's path below each hierarchy. One that is relative is below the root, as every runtime takes it.
-fn path(given: Option<&Path>, id: &str, settings: Settings) -> Result<PathBuf, Error> {
+pub(super) fn path(given: Option<&Path>, id: &str, settings: Settings) -> Result<PathBuf, Error> {
     let field = "linux.cgroupsPath";
-    match given {
+    let text = given.map(|given| given.to_str().ok_or_else(|| Error::spec(field, "is not text"))).transpose()?;
+    // Of a slice's name each dash is a folder whose name is all before it: a long one would be very many bytes.
+    if text.is_some_and(|text| text.len() > PATH_BYTES_MAX) {
+        return Err(Error::spec(field, "is too long"));
+    }
+    let path = match text {
         None if settings.systemd_cgroup => systemd_path("", "berth", id),
         None => Ok(Path::new("/").join(id)),
-        Some(path) if settings.systemd_cgroup => {
-            let text = path.to_str().unwrap_or_default();
-            match text.split(':').collect::<Vec<_>>().as_slice() {
-                [slice, prefix, name] => systemd_path(slice, prefix, name),
-                _ => Err(Error::spec(field, format!("{text:?} is not slice:prefix:name, as systemd's are"))),
-            }
-        }
-        Some(path) => Ok(Path::new("/").join(path)),
+        Some(text) if settings.systemd_cgroup => match text.split(':').collect::<Vec<_>>().as_slice() {
+            [slice, prefix, name] => systemd_path(slice, prefix, name),
+            _ => Err(Error::spec(field, format!("{text:?} is not slice:prefix:name, as systemd's are"))),
+        },
+        Some(text) => Ok(Path::new("/").join(text)),
+    }?;
+    let is_part = |part: &[u8]| !matches!(part, b"" | b"." | b"..") && !part.iter().any(|byte| b"\0\n".contains(byte));
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.len() > MACHINE_PATH_BYTES_MAX || !bytes[1..].split(|byte| *byte == b'/').all(is_part) {
+        let reason = format!("{} is too long, or has empty, `.` or `..` parts", path.display());
+        return Err(Error::spec(field, reason));
     }
+    Ok(path)
 }
 
 /// Where systemd keeps a scope: each dash in a slice's name is a level of folders (systemd.slice(5)).

@@ -1,6 +1,6 @@
 //! Device nodes, and which devices may be used (runtime spec, config-linux.md#devices and #default-devices).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use berth_sys::cgroup::device::{Access, Kind, Policy, Rule};
 use nix::sys::stat::{Mode, SFlag, makedev};
@@ -43,16 +43,15 @@ pub(super) fn plan(spec: &Spec, linux: &Linux, into: &mut Mounts<'_>) -> Result<
         } else if into.has_users() {
             into.bind_device(&path, path.clone())?;
         } else {
-            into.step(node(Target::new(path, false), SFlag::S_IFCHR, makedev(major, minor), 0o666, (0, 0)));
+            let node = node(path, SFlag::S_IFCHR, makedev(major, minor), 0o666, (0, 0));
+            into.step(Step::Device(Box::new(node)));
         }
     }
-    for (number, device) in named.into_iter().enumerate() {
-        let field = format!("linux.devices[{number}]");
-        let step = self::named(device, &field)?;
+    for (device, node) in named.into_iter().zip(nodes(linux)?) {
         if into.has_users() {
-            into.bind_device(device.path(), spec::inside(device.path(), || field)?)?;
+            into.bind_device(device.path(), node.target.path)?;
         } else {
-            into.step(step);
+            into.step(Step::Device(Box::new(node)));
         }
     }
     let has_pts = mounts().any(|mount| mount.destination() == Path::new("/dev/pts"));
@@ -63,7 +62,13 @@ pub(super) fn plan(spec: &Spec, linux: &Linux, into: &mut Mounts<'_>) -> Result<
     Ok(())
 }
 
-fn named(device: &LinuxDevice, field: &str) -> Result<Step, Error> {
+/// The nodes that the specification names, in its order.
+pub(super) fn nodes(linux: &Linux) -> Result<Vec<Device>, Error> {
+    let named = linux.devices().iter().flatten().enumerate();
+    named.map(|(number, device)| named_node(device, &format!("linux.devices[{number}]"))).collect()
+}
+
+fn named_node(device: &LinuxDevice, field: &str) -> Result<Device, Error> {
     let path = spec::inside(device.path(), || format!("{field}.path"))?;
     let kind = match device.typ() {
         LinuxDeviceType::B => SFlag::S_IFBLK,
@@ -77,11 +82,12 @@ fn named(device: &LinuxDevice, field: &str) -> Result<Step, Error> {
     };
     let id = makedev(number(device.major(), "major")?.into(), number(device.minor(), "minor")?.into());
     let owner = (device.uid().unwrap_or(0), device.gid().unwrap_or(0));
-    Ok(node(Target::new(path, false), kind, id, device.file_mode().unwrap_or(0o666), owner))
+    Ok(node(path, kind, id, device.file_mode().unwrap_or(0o666), owner))
 }
 
-fn node(target: Target, kind: SFlag, number: u64, mode: u32, owner: (u32, u32)) -> Step {
-    Step::Device(Box::new(Device { target, kind, number, mode: Mode::from_bits_truncate(mode & MODE), owner }))
+fn node(path: PathBuf, kind: SFlag, number: u64, mode: u32, owner: (u32, u32)) -> Device {
+    let mode = Mode::from_bits_truncate(mode & MODE);
+    Device { target: Target::new(path, false), kind, number, mode, owner }
 }
 
 /// Which devices a container may use: what its rules say, and always making nodes, the default devices and terminals.

@@ -12,6 +12,7 @@ use oci_spec::runtime::{Capabilities, Process};
 
 use super::{Identity, Step};
 use crate::error::Error;
+use crate::limits::{MACHINE_PATH_BYTES_MAX, PATH_FOLDERS_MAX};
 use crate::seccomp::Filter;
 
 /// Where programs are sought if the environment has no `PATH`.
@@ -54,23 +55,7 @@ pub(super) fn plan(
 ) -> Result<End, Error> {
     let user = process.user();
     let mut warnings = Vec::new();
-    let mut steps = Vec::new();
-    for (number, limit) in process.rlimits().iter().flatten().enumerate() {
-        let name = limit.typ().to_string();
-        let field = || format!("process.rlimits[{number}]");
-        let resource = rlimit::named(&name).ok_or_else(|| Error::spec(field(), format!("{name} is no limit")))?;
-        if limit.soft() > limit.hard() {
-            return Err(Error::spec(
-                field(),
-                format!("the soft limit {} is above the hard one {}", limit.soft(), limit.hard()),
-            ));
-        }
-        let twice = |step: &Step| matches!(step, Step::Limit { resource: known, .. } if *known == resource);
-        if steps.iter().any(twice) {
-            return Err(Error::spec(field(), format!("{name} is listed twice")));
-        }
-        steps.push(Step::Limit { name, resource, soft: limit.soft(), hard: limit.hard() });
-    }
+    let mut steps = limits(process)?;
     let own = caps::bounding().map_err(Error::file("read capabilities of", "this process"))?;
     let mut granted = |list: &Option<Capabilities>| grant(list, own, &mut warnings);
     let sets = process.capabilities().clone().unwrap_or_default();
@@ -117,6 +102,28 @@ pub(super) fn plan(
     Ok(End { early, steps, program, program_name, warnings })
 }
 
+/// The resource limits, each of them once.
+pub(super) fn limits(process: &Process) -> Result<Vec<Step>, Error> {
+    let mut steps = Vec::new();
+    for (number, limit) in process.rlimits().iter().flatten().enumerate() {
+        let name = limit.typ().to_string();
+        let field = || format!("process.rlimits[{number}]");
+        let resource = rlimit::named(&name).ok_or_else(|| Error::spec(field(), format!("{name} is no limit")))?;
+        if limit.soft() > limit.hard() {
+            return Err(Error::spec(
+                field(),
+                format!("the soft limit {} is above the hard one {}", limit.soft(), limit.hard()),
+            ));
+        }
+        let twice = |step: &Step| matches!(step, Step::Limit { resource: known, .. } if *known == resource);
+        if steps.iter().any(twice) {
+            return Err(Error::spec(field(), format!("{name} is listed twice")));
+        }
+        steps.push(Step::Limit { name, resource, soft: limit.soft(), hard: limit.hard() });
+    }
+    Ok(steps)
+}
+
 /// What of a set this process can grant at all. The rest is a warning: an unprivileged berth can still run containers
 /// that ask for all capabilities (runtime spec, config.md#linux-process).
 fn grant(list: &Option<Capabilities>, own: caps::Set, warnings: &mut Vec<String>) -> caps::Set {
@@ -132,16 +139,22 @@ fn grant(list: &Option<Capabilities>, own: caps::Set, warnings: &mut Vec<String>
 }
 
 /// The program with its arguments and environment, to which more is added.
-fn program(process: &Process, more: Vec<String>) -> Result<(Program, String), Error> {
+pub(super) fn program(process: &Process, more: Vec<String>) -> Result<(Program, String), Error> {
     let arguments = process.args().as_deref().unwrap_or_default();
     let name = arguments.first().filter(|name| !name.is_empty());
     let name = name.ok_or_else(|| Error::spec("process.args", "names no program"))?;
+    if name.len() > MACHINE_PATH_BYTES_MAX {
+        return Err(Error::spec("process.args[0]", "is too long"));
+    }
     let mut environment = process.env().clone().unwrap_or_default();
     environment.extend(more);
     let candidates = if name.contains('/') {
         vec![name.clone()]
     } else {
         let path = environment.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(PATH);
+        if path.split(':').nth(PATH_FOLDERS_MAX).is_some() {
+            return Err(Error::spec("process.env", format!("PATH has more than {PATH_FOLDERS_MAX} folders")));
+        }
         path.split(':')
             .map(|folder| if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") })
             .collect()

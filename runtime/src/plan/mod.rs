@@ -5,15 +5,19 @@
 //! |---|---|
 //! | `namespaces` | namespaces entered, host name, kernel parameters |
 //! | `users` | the ids of a user namespace |
-//! | `mounts` | the root file system and what is mounted in it |
+//! | `mounts`, `entry` | the root file system and what is mounted in it |
 //! | `options` | mount options by name |
 //! | `devices` | device nodes, and which may be used |
 //! | `cgroup` | the cgroup and its limits |
 //! | `schedule` | processors, priorities, labels |
 //! | `identity` | user, capabilities, limits, filter, program |
+//!
+//! `check` has no steps: it tells whether they could be planned.
 
 mod cgroup;
+mod check;
 mod devices;
+mod entry;
 mod identity;
 mod mounts;
 mod namespaces;
@@ -32,17 +36,18 @@ use nix::sched::CloneFlags;
 use oci_spec::runtime::{Process, Spec};
 
 pub(crate) use cgroup::{CgroupPlan, limits, unified};
+pub(crate) use check::check;
 pub(crate) use identity::Missing;
 pub(crate) use mounts::MASK_SOURCE;
 pub(crate) use options::MOUNT_OPTIONS;
 pub(crate) use step::{Content, Device, Identity, Mount, Step, Target};
-use users::UserNamespace;
 pub(crate) use users::Users;
+use users::{UserNamespace, Wanted};
 
 use crate::error::Error;
 use crate::home;
 use crate::hooks::{self, Input};
-use crate::limits::PRESERVED_MAX;
+use crate::limits::{PRESERVED_MAX, STEPS_MAX};
 use crate::seccomp::Filter;
 use crate::spec;
 use crate::{Launch, Stdio};
@@ -92,11 +97,11 @@ pub(crate) fn init(
     mut launch: Launch,
 ) -> Result<Plan, Error> {
     let linux = spec::linux(spec)?;
-    let process = spec.process().as_ref().ok_or_else(|| Error::spec("process", "is missing"))?;
+    let process = spec::process(spec)?;
     let kept = preserved(&mut launch)?;
     let stdio = std::mem::take(&mut launch.stdio);
     let first_free = FIRST_PRESERVED + kept.len() as i32;
-    let users = UserNamespace::of(linux)?;
+    let users = Wanted::of(linux)?.open()?;
     let joined = namespaces::plan(spec, linux, &users)?;
     let mut hook_inputs = Vec::new();
     // What /proc of the machine is needed for, while the process still is the machine's root.
@@ -125,6 +130,10 @@ pub(crate) fn init(
     let more = home.into_iter().map(|home| format!("HOME={home}")).chain(launch.environment).collect();
     let end = identity::plan((process, more), filter, kept, start_hooks)?;
     setup.extend(end.early);
+    // Failures are told by the number of the step.
+    if setup.len() + end.steps.len() > STEPS_MAX {
+        return Err(Error::spec("config.json", format!("takes more than {STEPS_MAX} steps")));
+    }
     Ok(Plan {
         namespaces: joined.born_into,
         pid_namespace: joined.pid_namespace,

@@ -4,7 +4,7 @@
 //! propagate can, and every other one is cut off while it is detached. Then each is attached to a descriptor of its
 //! target, found below the root.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -14,8 +14,9 @@ use berth_sys::mount::{
     self, Attributes, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, Reach,
 };
 use nix::fcntl::AT_FDCWD;
-use oci_spec::runtime::{Mount as MountSpec, Spec};
+use oci_spec::runtime::Spec;
 
+use super::entry::{self, Entry, What};
 use super::options::{self, Options};
 use super::users::UserNamespace;
 use super::{Content, Mount, Step, Target, devices};
@@ -27,22 +28,6 @@ const ROOT_SOURCE: usize = 0;
 
 /// The slot of the null device's copy, which hides files.
 pub(crate) const MASK_SOURCE: usize = 1;
-
-/// The files below `/proc` that something may be mounted on: what lxcfs replaces. Anything else would let an image's
-/// volume stand in for the kernel's word.
-const MASKABLE_PROC_FILES: [&str; 11] = [
-    "/proc/cpuinfo",
-    "/proc/diskstats",
-    "/proc/meminfo",
-    "/proc/stat",
-    "/proc/swaps",
-    "/proc/uptime",
-    "/proc/loadavg",
-    "/proc/slabinfo",
-    "/proc/net/dev",
-    "/proc/sys/kernel/ns_last_pid",
-    "/proc/sys/crypto/fips_enabled",
-];
 
 /// The steps under construction.
 pub(super) struct Mounts<'a> {
@@ -56,7 +41,8 @@ pub(super) struct Mounts<'a> {
     cgroup: &'a Cgroup,
     users: &'a UserNamespace,
     bundle: &'a Path,
-    mount_label: Option<&'a str>,
+    /// The SELinux context of new file systems.
+    label: Option<CString>,
 }
 
 /// What the mounts come to.
@@ -83,20 +69,17 @@ pub(super) fn plan(
         cgroup,
         users,
         bundle,
-        mount_label: linux.mount_label().as_deref().filter(|label| !label.is_empty()),
+        label: entry::label(linux)?,
     };
     let root = mounts.source(rootfs, Reach::Tree, None)?;
     let null = mounts.source(Path::new("/dev/null"), Reach::One, None)?;
     debug_assert_eq!((root, null), (ROOT_SOURCE, MASK_SOURCE));
     for (number, mount) in spec.mounts().iter().flatten().enumerate() {
-        mounts.add(mount, &format!("mounts[{number}]"))?;
+        mounts.add(Entry::of(mount, number, users.is_own())?)?;
     }
     devices::plan(spec, linux, &mut mounts)?;
-    let paths = |list: &Option<Vec<String>>, field: &str| -> Result<Vec<PathBuf>, Error> {
-        list.iter().flatten().map(|path| spec::inside(Path::new(path), || field.to_owned())).collect()
-    };
-    mounts.steps.extend(paths(linux.readonly_paths(), "linux.readonlyPaths")?.into_iter().map(Step::ReadOnly));
-    mounts.steps.extend(paths(linux.masked_paths(), "linux.maskedPaths")?.into_iter().map(Step::Mask));
+    mounts.steps.extend(entry::paths(linux.readonly_paths(), "linux.readonlyPaths")?.into_iter().map(Step::ReadOnly));
+    mounts.steps.extend(entry::paths(linux.masked_paths(), "linux.maskedPaths")?.into_iter().map(Step::Mask));
     mounts.steps.extend(mounts.sealed.into_iter().map(Step::Seal));
     if spec.root().as_ref().is_some_and(|root| root.readonly() == Some(true)) {
         mounts.steps.push(Step::ReadOnlyRoot);
@@ -104,7 +87,7 @@ pub(super) fn plan(
     let mut steps = mounts.source_steps;
     steps.push(Step::Detach);
     let (early, after_root) = root_propagation(linux.rootfs_propagation().as_deref())?;
-    steps.push(Step::Root { slot: ROOT_SOURCE, path: text(rootfs, "root.path")?, propagation: early });
+    steps.push(Step::Root { slot: ROOT_SOURCE, path: entry::text(rootfs, "root.path")?, propagation: early });
     steps.extend(mounts.steps);
     Ok(Mounted { steps, after_root, sources: mounts.sources })
 }
@@ -114,7 +97,7 @@ impl Mounts<'_> {
     /// open it, and never to map its owners: then it is opened here.
     fn source(&mut self, path: &Path, reach: Reach, idmap: Option<(OwnedFd, Reach)>) -> Result<usize, Error> {
         let slot = self.sources.len();
-        let text = text(path, "mounts.source")?;
+        let text = entry::text(path, "mounts.source")?;
         if idmap.is_none() && !self.users.is_own() {
             self.sources.push(None);
             self.source_steps.push(Step::Source { slot, path: text, reach });
@@ -132,46 +115,22 @@ impl Mounts<'_> {
         Ok(slot)
     }
 
-    fn add(&mut self, mount: &MountSpec, field: &str) -> Result<(), Error> {
-        let path = spec::inside(&spec::cleaned(mount.destination()), || format!("{field}.destination"))?;
-        if path == Path::new("/") {
-            return Err(Error::spec(format!("{field}.destination"), "is the container's root; that is root.path"));
-        }
-        let options = options::parse(mount.options().as_deref().unwrap_or_default())
-            .map_err(|reason| Error::spec(format!("{field}.options"), reason))?;
-        let kind = mount.typ().as_deref().unwrap_or_default();
-        let bind = options.bind.or((kind == "bind").then_some(Reach::One));
-        check_proc(&path, kind, bind.is_some(), field)?;
-        match (bind, kind) {
-            (Some(reach), _) => {
-                let source = mount.source().as_ref().filter(|source| !source.as_os_str().is_empty());
-                let source = source.ok_or_else(|| Error::spec(format!("{field}.source"), "is missing"))?;
-                let source = self.bundle.join(source);
-                let idmap = self.idmap(mount, &options, field)?;
-                self.bind(&source, reach, Target::new(path, false), &options, idmap)
+    fn add(&mut self, entry: Entry<'_>) -> Result<(), Error> {
+        let Entry { field, path, what, options } = entry;
+        match what {
+            What::Bind { source, reach, owners } => {
+                let idmap = match owners {
+                    Some((owners, reach)) => Some((self.users.for_mount(&owners, &field)?, reach)),
+                    None => None,
+                };
+                self.bind(&self.bundle.join(source), reach, Target::new(path, false), &options, idmap)
             }
-            (None, "cgroup" | "cgroup2") => self.cgroup(&path, &options),
-            (None, "") => Err(Error::spec(format!("{field}.type"), "is missing, and the options have no bind")),
-            (None, kind) => {
-                if options.idmap.is_some() || mount.uid_mappings().is_some() {
-                    return Err(Error::spec(format!("{field}.uidMappings"), "are for binds only"));
-                }
-                self.new_file_system(kind, mount.source().as_deref(), path, options, field)
+            What::Cgroup => self.cgroup(&path, &options),
+            What::New { kind } => {
+                self.new_file_system(kind, path, options);
+                Ok(())
             }
         }
-    }
-
-    /// What a bind's owners are mapped by: an option asks for it, or mappings of its own do.
-    fn idmap(&self, mount: &MountSpec, options: &Options, field: &str) -> Result<Option<(OwnedFd, Reach)>, Error> {
-        let filled = |list: &Option<Vec<_>>| list.as_ref().is_some_and(|list| !list.is_empty());
-        let (uids, gids) = (mount.uid_mappings(), mount.gid_mappings());
-        let reach = match options.idmap {
-            Some(reach) => reach,
-            None if filled(uids) || filled(gids) => options.bind.unwrap_or(Reach::One),
-            None => return Ok(None),
-        };
-        let own = if filled(uids) || filled(gids) { (uids.as_deref(), gids.as_deref()) } else { (None, None) };
-        Ok(Some((self.users.for_mount(own, field)?, reach)))
     }
 
     fn bind(
@@ -203,15 +162,9 @@ impl Mounts<'_> {
         self.users.is_own()
     }
 
-    fn new_file_system(
-        &mut self,
-        kind: &str,
-        source: Option<&Path>,
-        path: PathBuf,
-        mut options: Options,
-        field: &str,
-    ) -> Result<(), Error> {
-        let no_links = matches!(kind, "proc" | "sysfs");
+    fn new_file_system(&mut self, kind: CString, path: PathBuf, mut options: Options) {
+        let is = |name: &CStr| *kind == *name;
+        let no_links = is(c"proc") || is(c"sysfs");
         let mut attributes = options.attributes.set | options.recursive.set;
         // Devices, folders and what is copied still have to be made in what is read-only in the end.
         let filled_later = path == Path::new("/dev") || options.copy_up;
@@ -219,19 +172,11 @@ impl Mounts<'_> {
             attributes &= !MOUNT_ATTR_RDONLY;
             self.sealed.push(path.clone());
         }
-        let text_of = |text: &str| CString::new(text).map_err(|_| Error::spec(field, "has a zero byte"));
-        // What df(1) and mountinfo show.
-        if let Some(source) = source.and_then(Path::to_str).filter(|source| !source.is_empty()) {
-            options.data.insert(0, (c"source".to_owned(), Some(text_of(source)?)));
-        }
-        if let Some(label) = self.mount_label.filter(|_| kind == "tmpfs" || kind == "mqueue") {
-            options.data.push((c"context".to_owned(), Some(text_of(label)?)));
-        }
-        if options.copy_up && kind != "tmpfs" {
-            return Err(Error::spec(format!("{field}.options"), "tmpcopyup is for tmpfs only"));
+        if let Some(label) = self.label.as_ref().filter(|_| is(c"tmpfs") || is(c"mqueue")) {
+            options.data.push((c"context".to_owned(), Some(label.clone())));
         }
         let propagation = options.propagation.map_or(0, |(propagation, _)| propagation);
-        let inherits_mode = kind == "tmpfs" && !options.data.iter().any(|(key, _)| key.as_c_str() == c"mode");
+        let inherits_mode = is(c"tmpfs") && !options.data.iter().any(|(key, _)| key.as_c_str() == c"mode");
         // The mode is set when the file system is there.
         let late = if inherits_mode { attributes & MOUNT_ATTR_RDONLY } else { 0 };
         attributes &= !late;
@@ -241,11 +186,10 @@ impl Mounts<'_> {
         self.steps.extend(copy_up);
         self.push(Mount {
             target,
-            content: Content::New { kind: text_of(kind)?, options: options.data, attributes, inherits_mode },
+            content: Content::New { kind, options: options.data, attributes, inherits_mode },
             attributes: Attributes { propagation, set: late, clear: 0 },
             recursive: Attributes::default(),
         });
-        Ok(())
     }
 
     /// The container's own cgroup and nothing above it: its folder on v2, a folder of its folders on v1.
@@ -292,24 +236,9 @@ impl Mounts<'_> {
 
 const PRIVATE: u64 = nix::mount::MsFlags::MS_PRIVATE.bits();
 
-/// What may be mounted on `/proc` or below.
-fn check_proc(path: &Path, kind: &str, bind: bool, field: &str) -> Result<(), Error> {
-    let itself = path == Path::new("/proc");
-    let allowed = if itself {
-        bind || kind == "proc"
-    } else {
-        !path.starts_with("/proc") || bind && MASKABLE_PROC_FILES.iter().any(|file| path == Path::new(file))
-    };
-    if allowed {
-        return Ok(());
-    }
-    let reason = format!("{} must be the kernel's own", path.display());
-    Err(Error::spec(format!("{field}.destination"), reason))
-}
-
 /// How the root is mounted, and what is changed when it is the root: a copy that is shared with the machine would show
 /// the container's mounts there.
-fn root_propagation(name: Option<&str>) -> Result<(u64, Option<Step>), Error> {
+pub(super) fn root_propagation(name: Option<&str>) -> Result<(u64, Option<Step>), Error> {
     const SHARED: u64 = nix::mount::MsFlags::MS_SHARED.bits();
     const UNBINDABLE: u64 = nix::mount::MsFlags::MS_UNBINDABLE.bits();
     let name = name.unwrap_or_default();
@@ -324,21 +253,21 @@ fn root_propagation(name: Option<&str>) -> Result<(u64, Option<Step>), Error> {
     }
 }
 
-pub(super) fn text(path: &Path, field: &str) -> Result<CString, Error> {
-    CString::new(path.as_os_str().as_bytes()).map_err(|_| Error::spec(field, "has a zero byte"))
-}
-
 impl Target {
     /// A target at a path that was made plain by [`spec::inside`].
     pub(crate) fn new(path: PathBuf, no_links: bool) -> Self {
-        let mut above: Vec<_> = path
-            .ancestors()
-            .skip(1)
-            .filter_map(|folder| Some((folder.to_owned(), folder.file_name()?.to_owned())))
-            .collect();
-        above.reverse();
         let name = path.file_name().unwrap_or_default().to_owned();
-        Self { path, above, name, no_links }
+        Self { path, name, no_links }
+    }
+
+    /// The folders above it from the top down: path and name of each. Allocates nothing.
+    pub(crate) fn above(&self) -> impl Iterator<Item = (&Path, &OsStr)> {
+        let bytes = self.path.as_os_str().as_bytes();
+        let slashes = bytes.iter().enumerate().skip(1).filter(|(_, byte)| **byte == b'/');
+        slashes.map(|(end, _)| {
+            let folder = Path::new(OsStr::from_bytes(&bytes[..end]));
+            (folder, folder.file_name().unwrap_or_default())
+        })
     }
 }
 
@@ -348,22 +277,15 @@ mod tests {
 
     #[test]
     fn a_target_knows_the_folders_above_it() {
-        let target = Target::new("/a/b/c".into(), false);
-        let above: Vec<_> =
-            target.above.iter().map(|(path, name)| (path.to_str().unwrap(), name.to_str().unwrap())).collect();
-        assert_eq!(above, [("/a", "a"), ("/a/b", "b")]);
-        assert_eq!(target.name, "c");
-    }
-
-    #[test]
-    fn proc_is_the_kernel_s() {
-        let allowed = |path: &str, kind: &str, bind| check_proc(Path::new(path), kind, bind, "mounts[0]").is_ok();
-        assert!(allowed("/proc", "proc", false));
-        assert!(allowed("/proc", "bind", true));
-        assert!(allowed("/proc/meminfo", "bind", true));
-        assert!(allowed("/process", "tmpfs", false));
-        assert!(!allowed("/proc", "tmpfs", false));
-        assert!(!allowed("/proc/self/attr", "bind", true));
-        assert!(!allowed("/proc/meminfo", "tmpfs", false));
+        let check = |path: &str, expected: &[(&str, &str)]| {
+            let target = Target::new(path.into(), false);
+            let above: Vec<_> =
+                target.above().map(|(path, name)| (path.to_str().unwrap(), name.to_str().unwrap())).collect();
+            assert_eq!(above, expected, "{path}");
+        };
+        check("/a/b/c", &[("/a", "a"), ("/a/b", "b")]);
+        check("/a", &[]);
+        check("/", &[]);
+        assert_eq!(Target::new("/a/b/c".into(), false).name, "c");
     }
 }

@@ -38,17 +38,16 @@ pub(super) fn plan(spec: &Spec, linux: &Linux, users: &UserNamespace) -> Result<
         steps: Vec::new(),
         after_cgroup: None,
     };
-    let mut has = Vec::new();
+    let inside = inside(spec, linux)?;
     for it in linux.namespaces().iter().flatten() {
         let kind = spec::kind(it.typ());
-        has.push(kind);
         match (kind, it.path()) {
             (Kind::User, None) => plan.born_into |= kind.flag(),
             (Kind::User, Some(_)) => {}
             // Its root is where the process is when it is made.
             (Kind::Cgroup, None) => plan.after_cgroup = Some(Step::NewCgroupNamespace),
             // Its clocks are set before somebody is in it.
-            (Kind::Time, None) => plan.steps.push(Step::NewTimeNamespace { offsets: offsets(linux)? }),
+            (Kind::Time, None) => plan.steps.push(Step::NewTimeNamespace { offsets: inside.offsets.clone() }),
             (Kind::Net, None) => {
                 plan.born_into |= kind.flag();
                 plan.steps.push(Step::Loopback);
@@ -61,16 +60,31 @@ pub(super) fn plan(spec: &Spec, linux: &Linux, users: &UserNamespace) -> Result<
             }
         }
     }
-    if linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty()) && !has.contains(&Kind::Time) {
-        return Err(Error::spec("linux.timeOffsets", "needs a time namespace in linux.namespaces"));
-    }
     if let UserNamespace::Joined(path, namespace) = users {
         let namespace = namespace.try_clone().map_err(Error::file("open the namespace", path))?;
         plan.entered_before.push((CloneFlags::CLONE_NEWUSER, namespace));
     }
-    plan.steps.extend(parameters(linux, &has)?);
-    plan.steps.extend(names(spec, &has)?);
+    plan.steps.extend(inside.steps);
     Ok(plan)
+}
+
+/// What is set inside of namespaces.
+pub(super) struct Inside {
+    /// The clocks of a new time namespace.
+    offsets: String,
+    /// Kernel parameters and names.
+    steps: Vec<Step>,
+}
+
+/// Reads what the specification wants to be set, each in a namespace that the container has.
+pub(super) fn inside(spec: &Spec, linux: &Linux) -> Result<Inside, Error> {
+    let has: Vec<Kind> = linux.namespaces().iter().flatten().map(|it| spec::kind(it.typ())).collect();
+    if linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty()) && !has.contains(&Kind::Time) {
+        return Err(Error::spec("linux.timeOffsets", "needs a time namespace in linux.namespaces"));
+    }
+    let mut steps = parameters(linux, &has)?;
+    steps.extend(names(spec, &has)?);
+    Ok(Inside { offsets: offsets(linux)?, steps })
 }
 
 fn open(path: &PathBuf) -> Result<OwnedFd, Error> {
@@ -117,8 +131,10 @@ fn names(spec: &Spec, has: &[Kind]) -> Result<Vec<Step>, Error> {
         if !has.contains(&Kind::Uts) {
             return Err(Error::spec(field, "needs a uts namespace, or it would change the machine's"));
         }
-        let text = CString::new(name.as_str()).ok().filter(|_| name.len() <= HOST_NAME_BYTES_MAX);
-        let text = text.ok_or_else(|| Error::spec(field, format!("is longer than {HOST_NAME_BYTES_MAX} bytes")))?;
+        if name.len() > HOST_NAME_BYTES_MAX {
+            return Err(Error::spec(field, format!("is longer than {HOST_NAME_BYTES_MAX} bytes")));
+        }
+        let text = CString::new(name.as_str()).map_err(|_| Error::spec(field, "has a zero byte"))?;
         steps.push(if field == "hostname" { Step::HostName(name.clone()) } else { Step::DomainName(text) });
     }
     Ok(steps)

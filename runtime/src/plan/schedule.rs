@@ -8,6 +8,7 @@ use oci_spec::runtime::{
 
 use super::Step;
 use crate::error::Error;
+use crate::limits::NUMBERS_BYTES_MAX;
 
 /// Which label a process takes on when it executes its program: files below `/proc/self/attr`.
 const APPARMOR: &[&str] = &["/proc/self/attr/apparmor/exec", "/proc/self/attr/exec"];
@@ -109,7 +110,8 @@ fn affinity(list: &str, field: &str) -> Result<Step, Error> {
 }
 
 fn numbers(list: &str, field: &str) -> Result<NumberSet, Error> {
-    NumberSet::parse(list).ok_or_else(|| Error::spec(field, format!("{list:?} is no list of numbers such as 0-3,7")))
+    let set = if list.len() <= NUMBERS_BYTES_MAX { NumberSet::parse(list) } else { None };
+    set.ok_or_else(|| Error::spec(field, format!("{list:?} is no list of numbers such as 0-3,7")))
 }
 
 fn policy(policy: LinuxSchedulerPolicy) -> Result<u32, Error> {

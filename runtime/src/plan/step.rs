@@ -119,8 +119,6 @@ pub(crate) enum Step {
 pub(crate) struct Target {
     /// Absolute in the container.
     pub(crate) path: PathBuf,
-    /// The folders above it from the top down: path and name of each.
-    pub(crate) above: Vec<(PathBuf, OsString)>,
     /// Its own name.
     pub(crate) name: OsString,
     /// Whether a symbolic link on the way is an error, not a way.

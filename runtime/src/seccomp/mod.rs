@@ -100,3 +100,20 @@ pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Filter> {
     });
     (tail.is_empty()).then(|| Filter { program: program.collect(), flags: u32::from_le_bytes(*flags) })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_file_is_a_filter_or_none(bytes in any::<Vec<u8>>()) {
+            match from_bytes(&bytes) {
+                Some(filter) => prop_assert_eq!(to_bytes(&filter), bytes),
+                None => prop_assert!(bytes.len() % 8 != 4),
+            }
+        }
+    }
+}

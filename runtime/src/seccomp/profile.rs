@@ -6,6 +6,7 @@ use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg,
 
 use super::syscalls::Machine;
 use crate::error::Error;
+use crate::limits::SECCOMP_RULES_MAX;
 
 /// What the kernel shall do: a `SECCOMP_RET_*` value with its data.
 pub(super) type Verdict = u32;
@@ -64,14 +65,20 @@ pub(super) fn parse(seccomp: &LinuxSeccomp) -> Result<Vec<Table>, Error> {
         .into_iter()
         .map(|machine| Table { machine, rules: BTreeMap::new(), default, newer: default })
         .collect();
+    let mut room = SECCOMP_RULES_MAX;
     for (number, syscall) in seccomp.syscalls().iter().flatten().enumerate() {
         let field = |name: &str| format!("linux.seccomp.syscalls[{number}].{name}");
         let verdict = verdict(syscall.action(), syscall.errno_ret(), &field("action"))?;
         let alternatives = alternatives(syscall.args().as_deref().unwrap_or_default(), &field("args"))?;
         for table in &mut tables {
             for call in syscall.names().iter().filter_map(|name| table.machine.number(name)) {
-                let rules = alternatives.iter().map(|conditions| Rule { conditions: conditions.clone(), verdict });
-                table.rules.entry(call).or_default().extend(rules);
+                let known = table.rules.entry(call).or_default();
+                // After a rule without conditions none counts.
+                if known.last().is_some_and(|rule| rule.conditions.is_empty()) {
+                    continue;
+                }
+                room = room.checked_sub(alternatives.len()).ok_or_else(|| too_many(&field("names")))?;
+                known.extend(alternatives.iter().map(|conditions| Rule { conditions: conditions.clone(), verdict }));
             }
         }
     }
@@ -81,6 +88,10 @@ pub(super) fn parse(seccomp: &LinuxSeccomp) -> Result<Vec<Table>, Error> {
         tables.iter_mut().for_each(|table| table.newer = NO_SUCH_CALL);
     }
     Ok(tables)
+}
+
+fn too_many(field: &str) -> Error {
+    Error::spec(field, format!("more than {SECCOMP_RULES_MAX} rules, with those before"))
 }
 
 /// The languages that a profile names, as far as processes of this machine can speak them; its own always.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use berth_sys::{presence, socket};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::document;
 use super::protocol::{Answer, Call, Event, Fault, FromShim, PACKET_BYTES_MAX, Request};
 
 pub use super::reap::{end_cgroup, kill_shim, reap_dead};
@@ -127,9 +128,7 @@ pub fn receive_with_fds(socket: BorrowedFd<'_>) -> io::Result<(FromShim, Vec<Own
     if got.len == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    let packet = serde_json::from_slice(&buffer[..got.len]);
-    let packet = packet.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    Ok((packet, got.fds))
+    Ok((document::read_packet(&buffer[..got.len])?, got.fds))
 }
 
 /// A connection to one shim.

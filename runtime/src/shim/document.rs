@@ -1,21 +1,37 @@
 //! JSON documents read with errors that name the field.
 
 use std::io;
+use std::path::Path;
 
-use serde::de::DeserializeOwned;
+use berth_sys::file;
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
+
+use super::protocol::FromShim;
 
 /// How many fields of one object are tried in the search for the wrong one.
 const FIELDS_MAX: usize = 64;
 
-/// What tells calls apart. Without it nothing is right, whatever is wrong.
-const TAG: &str = "verb";
+/// What tells calls, answers and events apart. Without it nothing is right, whatever is wrong.
+const TAGS: [&str; 3] = ["verb", "kind", "event"];
 
 /// How deep the search goes.
 const DEPTH_MAX: usize = 8;
 
+/// The largest document that is kept in a file of a sandbox.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Reads a document from a file of at most a mebibyte, as [`read`].
+pub fn read_file<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
+    read(&file::read_limited(path, FILE_BYTES_MAX)?)
+}
+
 /// Reads a document. `InvalidData`: it is none, or a field makes no sense, which the message begins with.
 pub fn read<T: DeserializeOwned>(content: &[u8]) -> io::Result<T> {
+    if let Ok(document) = serde_json::from_slice(content) {
+        return Ok(document);
+    }
     let mut reader = serde_json::Deserializer::from_slice(content);
     let document = serde_path_to_error::deserialize(&mut reader);
     let (path, error) = match document.map(|document| reader.end().map(|()| document)) {
@@ -33,12 +49,28 @@ pub fn read<T: DeserializeOwned>(content: &[u8]) -> io::Result<T> {
     Err(io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
+/// Reads a packet from a shim, as [`read`].
+pub fn read_packet(content: &[u8]) -> io::Result<FromShim> {
+    /// What tells an event from an answer.
+    #[derive(Deserialize)]
+    struct Tagged {
+        #[serde(rename = "event")]
+        _event: IgnoredAny,
+    }
+    // Of what could be either, serde tells no more than that it is neither.
+    match (serde_json::from_slice(content), serde_json::from_slice::<Tagged>(content)) {
+        (Ok(packet), _) => Ok(packet),
+        (Err(_), Ok(_)) => read(content).map(FromShim::Event),
+        (Err(_), Err(_)) => read(content).map(FromShim::Reply),
+    }
+}
+
 fn culprit<T: DeserializeOwned>(document: &mut Value, is_tag: bool) -> Option<String> {
     let mut pointer = String::new();
     let mut path = Vec::new();
     for _ in 0..DEPTH_MAX {
         let names: Vec<String> = document.pointer(&pointer)?.as_object()?.keys().take(FIELDS_MAX).cloned().collect();
-        let mut names = names.into_iter().filter(|name| is_tag || name != TAG);
+        let mut names = names.into_iter().filter(|name| is_tag || !TAGS.contains(&name.as_str()));
         let Some(name) = names.find(|name| is_wrong::<T>(document, &pointer, name)) else { break };
         pointer = format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"));
         path.push(name);
@@ -53,9 +85,10 @@ fn culprit<T: DeserializeOwned>(document: &mut Value, is_tag: bool) -> Option<St
 fn is_wrong<T: DeserializeOwned>(document: &mut Value, pointer: &str, name: &str) -> bool {
     let Some(fields) = document.pointer_mut(pointer).and_then(Value::as_object_mut) else { return false };
     let Some(value) = fields.remove(name) else { return false };
-    let missing = match T::deserialize(&*document) {
+    let missing = match T::deserialize(&*document).map_err(|error| error.to_string()) {
         Ok(_) => true,
-        Err(error) => error.to_string().contains(&format!("missing field `{name}`")),
+        // The second is what serde says of `Ok` or `Err` that is not there.
+        Err(error) => error.contains(&format!("missing field `{name}`")) || error.contains("map with a single key"),
     };
     if let Some(fields) = document.pointer_mut(pointer).and_then(Value::as_object_mut) {
         fields.insert(name.to_owned(), value);
@@ -89,6 +122,14 @@ mod tests {
             (r#"{"verb":"start"}"#, "call: missing field `container`"),
         ] {
             let told = request(call);
+            assert!(told.starts_with(path), "{told}");
+        }
+        for (packet, path) in [
+            (r#"{"id":1,"result":{"Ok":{"kind":"created","pid":"x"}}}"#, "result.Ok.pid: "),
+            (r#"{"id":"x","result":{"Ok":{"kind":"done"}}}"#, "id: "),
+            (r#"{"event":"execExited","container":"c","exec":"e","code":"x"}"#, "code: "),
+        ] {
+            let told = read_packet(packet.as_bytes()).unwrap_err().to_string();
             assert!(told.starts_with(path), "{told}");
         }
         let namespaces = r#"{"net":"new","ipc":"moon","uts":"new","pid":"host"}"#;

@@ -45,11 +45,14 @@ pub fn reap_dead(dir: &Path) -> Result<(), Error> {
             failures.push(format!("container {container}: {}", chain(&error)));
         }
     }
-    let spec = match fs::read(dir.join("sandbox.json")) {
-        Ok(content) => document::read::<SandboxSpec>(&content)
-            .map_err(|error| failures.push(format!("reading sandbox.json: {error}")))
-            .ok(),
-        Err(_) => None,
+    let spec = match document::read_file::<SandboxSpec>(&dir.join("sandbox.json")) {
+        Ok(spec) => Some(spec),
+        Err(error) => {
+            if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::FileTooLarge) {
+                failures.push(format!("reading sandbox.json: {error}"));
+            }
+            None
+        }
     };
     if let Some(handler) = spec.as_ref().and_then(|spec| spec.handler.as_ref()) {
         for container in names(&Handler::folder(dir), &mut failures) {

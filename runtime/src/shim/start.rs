@@ -4,7 +4,7 @@
 //! (measured: executing a program of no work 0.5 ms, the shim 0.5 too, a fork alone 0.2; the rest is the network
 //! namespace with 0.6 and the files), for one more process to guard, to pass the descriptors to, and to upgrade.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -78,7 +78,7 @@ fn shielded(program: &Path) -> io::Result<OwnedFd> {
 /// Who answers for the sandbox in `dir`.
 pub fn read_record(dir: &Path) -> Result<ShimRecord, Error> {
     let path = dir.join("shim.json");
-    fs::read(&path).and_then(|content| document::read(&content)).map_err(Error::io("reading", &path))
+    document::read_file(&path).map_err(Error::io("reading", &path))
 }
 
 /// What the starting shim writes to its standard error until it closes it, which it does when it is ready.
