@@ -9,9 +9,10 @@ BIN := target/release
 # PACKAGE, or PACKAGE:COMMAND where any package's command will do.
 FOR_BUILD := build-essential
 FOR_UP := $(FOR_BUILD) ca-certificates curl kubernetes-client:kubectl mmdebstrap
-FOR_TEST := $(FOR_BUILD) bsdutils busybox-static ca-certificates conmon containerd docker-registry iproute2 kubernetes-client:kubectl nftables podman procps runc skopeo umoci
+FOR_BENCH_RUNTIME := $(FOR_BUILD) busybox-static crun runc
+FOR_TEST := $(FOR_BUILD) bsdutils busybox-static ca-certificates conmon containerd docker-registry iproute2 kubernetes-client:kubectl nftables podman procps runc skopeo strace umoci
 
-.PHONY: up down build test check fmt bench-path
+.PHONY: up down build test check fmt bench-path bench-runtime
 
 up: ; .ci/deps $(FOR_UP) && $(AS_CALLER) .ci/build $(BIN) && examples/up.sh $(BIN) target/examples
 
@@ -26,3 +27,5 @@ check: ; .ci/deps $(FOR_BUILD) && .ci/deps-check && .ci/check
 fmt: ; cargo fmt --all
 
 bench-path: ; .ci/deps $(FOR_TEST) && $(AS_CALLER) .ci/build $(BIN) && BERTH_BIN=$(BIN) cargo run --release --quiet -p berth-tests --bin bench-path
+
+bench-runtime: ; .ci/deps $(FOR_BENCH_RUNTIME) && $(AS_CALLER) .ci/build-runtime $(BIN) && $(AS_CALLER) cargo build --release --quiet -p berth-runtime-tests --bins && $(BIN)/bench-runtime

@@ -39,6 +39,12 @@ pub(crate) enum Command {
     Exec(ExecOptions),
     /// Work with images
     Image(ImageOptions),
+    /// Be an OCI runtime with runc's command line, for podman, containerd and others
+    Runtime {
+        /// A verb of runc's and what belongs to it; `help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
 }
 
 /// Where a node keeps things. Two nodes share a machine if these differ and their network namespaces do.

@@ -15,6 +15,8 @@ mod presence;
 mod ps;
 mod up;
 
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -22,6 +24,9 @@ use clap::Parser;
 use crate::args::{Args, Command};
 
 fn main() -> ExitCode {
+    if let Some(arguments) = runtime_arguments() {
+        return berth_runtime_cli::run(arguments);
+    }
     let args = Args::parse();
     output::start_logging(args.verbose);
     match run(args.command) {
@@ -31,6 +36,17 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The command line of the OCI runtime, if this is one: its flags are runc's, also those that `berth` has otherwise.
+fn runtime_arguments() -> Option<impl Iterator<Item = OsString>> {
+    let mut arguments = std::env::args_os().peekable();
+    let is_runc = arguments.peek().is_some_and(|name| Path::new(name).file_name() == Some("runc".as_ref()));
+    if is_runc {
+        return Some(arguments);
+    }
+    arguments.next()?;
+    (arguments.peek()? == "runtime").then_some(arguments)
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
@@ -44,5 +60,6 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Logs(options) => logs::run(&options),
         Command::Exec(options) => exec::run(&options),
         Command::Image(options) => image::run(options),
+        Command::Runtime { arguments } => Ok(berth_runtime_cli::run([OsString::new()].into_iter().chain(arguments))),
     }
 }
