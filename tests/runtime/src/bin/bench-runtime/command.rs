@@ -25,8 +25,14 @@ pub(crate) struct Runtime {
 impl Runtime {
     pub(crate) fn new(name: &'static str, program: PathBuf, folder: &Path, bundle: &Bundle, sleeper: &Bundle) -> Self {
         let root = folder.join(format!("state-{name}"));
-        let this =
-            Self { name, program, root, bundle: bundle.path.clone(), round: 0, sleeper: format!("{name}-sleeper") };
+        let this = Self {
+            name,
+            program,
+            root,
+            bundle: bundle.path.clone(),
+            round: 0,
+            sleeper: format!("bench-{}-{name}-sleeper", std::process::id()),
+        };
         this.call(&["create", "--bundle", sleeper.path.to_str().expect("the path is text"), &this.sleeper]);
         this.call(&["start", &this.sleeper]);
         this
@@ -35,7 +41,7 @@ impl Runtime {
     pub(crate) fn measure(&mut self, figures: &mut Figures) {
         self.round += 1;
         let name = self.name;
-        let id = format!("{name}-{}", self.round);
+        let id = format!("bench-{}-{name}-{}", std::process::id(), self.round);
         let bundle = self.bundle.to_str().expect("the path is text").to_owned();
         let parts = ["create", "start", "delete"].map(|verb| format!("{name} {verb}"));
         figures.measure(&parts[0], || self.call(&["create", "--bundle", &bundle, &id]));
@@ -50,7 +56,7 @@ impl Runtime {
     /// The most memory that one process of `create` had, in KiB.
     pub(crate) fn peak_kib(&self) -> u64 {
         let this = std::env::current_exe().expect("a program knows its own path");
-        let id = format!("{}-peak", self.name);
+        let id = format!("bench-{}-{}-peak", std::process::id(), self.name);
         let output = Command::new(this)
             .arg(PEAK_OF)
             .arg(&self.program)
@@ -62,7 +68,8 @@ impl Runtime {
             .output()
             .expect("this program runs");
         self.call(&["delete", "--force", &id]);
-        String::from_utf8_lossy(&output.stdout).trim().parse().expect("it prints a number")
+        let said = String::from_utf8_lossy(&output.stderr);
+        String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or_else(|_| panic!("{}: {said}", self.name))
     }
 
     fn call(&self, arguments: &[&str]) {
