@@ -11,7 +11,10 @@ FOR_BUILD := build-essential
 FOR_UP := $(FOR_BUILD) ca-certificates curl kubernetes-client:kubectl mmdebstrap
 FOR_TEST := $(FOR_BUILD) busybox-static ca-certificates docker-registry iproute2 kubernetes-client:kubectl nftables procps skopeo umoci
 
-.PHONY: up down build test check fmt bench-path
+# How long each fuzz target runs, in seconds.
+FUZZ_SECS := 20
+
+.PHONY: up down build test check fuzz fmt bench-path
 
 up: ; .ci/deps $(FOR_UP) && $(AS_CALLER) .ci/build $(BIN) && examples/up.sh $(BIN) target/examples
 
@@ -23,6 +26,8 @@ test: ; .ci/deps $(FOR_TEST) && .ci/test
 
 check: ; .ci/deps $(FOR_BUILD) && .ci/deps-check && .ci/check
 
-fmt: ; cargo fmt --all
+fuzz: ; .ci/deps $(FOR_BUILD) && .ci/deps-fuzz && .ci/fuzz $(FUZZ_SECS)
+
+fmt: ; cargo fmt --all && cargo fmt --manifest-path fuzz/Cargo.toml
 
 bench-path: ; .ci/deps $(FOR_TEST) && $(AS_CALLER) .ci/build $(BIN) && BERTH_BIN=$(BIN) cargo run --release --quiet -p berth-tests --bin bench-path
