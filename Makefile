@@ -9,7 +9,7 @@ BIN := target/release
 # PACKAGE, or PACKAGE:COMMAND where any package's command will do.
 FOR_BUILD := build-essential
 FOR_UP := $(FOR_BUILD) ca-certificates curl kubernetes-client:kubectl mmdebstrap
-FOR_TEST := $(FOR_BUILD) busybox-static ca-certificates docker-registry iproute2 kubernetes-client:kubectl nftables procps skopeo umoci
+FOR_TEST := $(FOR_BUILD) bsdutils busybox-static ca-certificates conmon containerd docker-registry iproute2 kubernetes-client:kubectl nftables podman procps runc skopeo umoci
 
 # How long each fuzz target runs, in seconds.
 FUZZ_SECS := 20

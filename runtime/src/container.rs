@@ -42,11 +42,15 @@ impl Runtime {
             other => other?,
         };
         let cgroup = record.cgroup()?;
-        let killed = cgroup.kill();
-        let ended = record.init.map_or(Ok(()), end);
-        killed?;
-        ended?;
-        cgroup.remove()?;
+        // What has ended by itself, as most has, needs no killing.
+        let has_ended = record.init.is_none_or(|init| !init.is_alive());
+        if !has_ended || !cgroup.remove_if_empty()? {
+            let killed = cgroup.kill();
+            let ended = record.init.map_or(Ok(()), end);
+            killed?;
+            ended?;
+            cgroup.remove()?;
+        }
         folder.remove()?;
         Ok(record.run_poststop(0))
     }

@@ -92,6 +92,28 @@ impl<'a> Conversation<'a> {
         self.release()
     }
 
+    /// Lets the process execute its program after `ready` was called with it; returns when it did, or why it could not.
+    pub(crate) fn let_go<E: From<Error>>(
+        mut self,
+        ready: impl FnOnce(&mut Spawned) -> Result<(), E>,
+    ) -> Result<Spawned, E> {
+        let phase = "started";
+        let child = self.child.as_ref().ok_or(Error::Died { phase })?;
+        let pidfd = child.pidfd.try_clone().map_err(Error::Spawn)?;
+        let warnings = self.plan.warnings.clone();
+        let mut spawned = Spawned { pid: child.pid, pidfd, terminal: self.terminal.take(), warnings };
+        ready(&mut spawned)?;
+        self.go_on();
+        match sync::receive(&self.socket, phase)?.0 {
+            None => {
+                self.child = None;
+                Ok(spawned)
+            }
+            Some(Message::Failed { step, errno }) => Err(self.plan.failure(step, errno).into()),
+            Some(_) => Err(Error::Died { phase }.into()),
+        }
+    }
+
     /// Does what the process asks for until it has something to tell; nothing once it has closed its end.
     fn until_news(&mut self, duties: &mut impl Duties, phase: &'static str) -> Result<Option<Message>, Error> {
         loop {
@@ -120,7 +142,8 @@ impl<'a> Conversation<'a> {
 
     fn release(mut self) -> Result<Spawned, Error> {
         let child = self.child.take().ok_or(Error::Died { phase: "set up" })?;
-        Ok(Spawned { pid: child.pid, pidfd: child.pidfd, terminal: self.terminal.take() })
+        let warnings = self.plan.warnings.clone();
+        Ok(Spawned { pid: child.pid, pidfd: child.pidfd, terminal: self.terminal.take(), warnings })
     }
 }
 

@@ -23,6 +23,43 @@ use crate::{Launch, Runtime, Spawned};
 
 impl Runtime {
     pub(crate) fn create_container(&self, id: &str, bundle: &Path, launch: Launch) -> Result<Spawned, Error> {
+        let listen = |socket: &Path| match socket::listen(socket) {
+            Ok(listener) => Ok(Start::When(listener)),
+            Err(error) => Err(Error::file("listen at", socket)(error)),
+        };
+        self.make(id, bundle, launch, listen, |child, _| child.keep())
+    }
+
+    pub(crate) fn run_container<E: From<Error>>(
+        &self,
+        id: &str,
+        bundle: &Path,
+        launch: Launch,
+        ready: impl FnOnce(&mut Spawned) -> Result<(), E>,
+    ) -> Result<Spawned, E> {
+        self.make(
+            id,
+            bundle,
+            launch,
+            |_| Ok(Start::WhenNoted),
+            |child, record| {
+                let spawned = child.let_go(ready)?;
+                self.tell_started(record)?;
+                Ok(spawned)
+            },
+        )
+    }
+
+    /// Sets a container up; `finish` decides what becomes of its first process, of which a note is made by then. On
+    /// failure nothing is left.
+    fn make<E: From<Error>>(
+        &self,
+        id: &str,
+        bundle: &Path,
+        launch: Launch,
+        start: impl FnOnce(&Path) -> Result<Start, Error>,
+        finish: impl FnOnce(Conversation<'_>, &Record) -> Result<Spawned, E>,
+    ) -> Result<Spawned, E> {
         let folder = Folder::of(&self.root, id)?;
         let spec = spec::load(bundle)?;
         let cgroup = CgroupPlan::new(&spec, id, self.settings)?;
@@ -37,26 +74,23 @@ impl Runtime {
         undo.push(|| drop(cgroup.cgroup.remove()));
         cgroup.apply()?;
         let plan = plan::init(&spec, (&record.bundle, &record.rootfs), &cgroup, filter, launch)?;
-        let socket = folder.start_socket();
-        let listener = socket::listen(&socket).map_err(Error::file("listen at", &socket))?;
-        let mut child = Conversation::begin(&plan, &cgroup.cgroup, Start::When(listener))?;
+        let mut child = Conversation::begin(&plan, &cgroup.cgroup, start(&folder.start_socket())?)?;
+        let pid = child.pid();
         let mut maker = Maker { spec: &spec, plan: &plan, record: &record, hooks_ran: false };
-        let made = net_device::move_all(&spec, child.pid()).and_then(|()| child.until_ready(&mut maker));
-        if let Err(error) = made {
-            let hooks_ran = maker.hooks_ran;
-            let pid = child.pid();
-            drop(child);
+        let set_up = net_device::move_all(&spec, pid).and_then(|()| child.until_ready(&mut maker));
+        let hooks_ran = maker.hooks_ran;
+        let made = set_up.map_err(E::from).and_then(|()| {
+            record.note(pid, &plan)?;
+            folder.save(&record)?;
+            finish(child, &record)
+        });
+        match &made {
+            Ok(_) => undo.dismiss(),
             // Whatever the first hooks made, these take away (runtime spec, runtime.md#lifecycle, step 13).
-            if hooks_ran {
-                record.run_poststop(pid);
-            }
-            return Err(error);
+            Err(_) if hooks_ran => drop(record.run_poststop(pid)),
+            Err(_) => {}
         }
-        record.note(child.pid(), &plan)?;
-        folder.save(&record)?;
-        let spawned = child.keep()?;
-        undo.dismiss();
-        Ok(spawned)
+        made
     }
 
     pub(crate) fn start_container(&self, id: &str) -> Result<(), Error> {
@@ -84,9 +118,14 @@ impl Runtime {
             _ => return Err(Error::Died { phase }),
         }
         record.await_execution(&connection, phase)?;
+        self.tell_started(&record)
+    }
+
+    /// Hooks that fail now have a container to end.
+    fn tell_started(&self, record: &Record) -> Result<(), Error> {
         let (Some(hooks), Some(init)) = (&record.hooks, record.init) else { return Ok(()) };
         hooks::run_here(hooks, &["poststart"], &record.told(Status::Running, init.pid)).inspect_err(|_| {
-            let _ = self.kill(id, nix::libc::SIGKILL, true);
+            let _ = self.kill(&record.id, nix::libc::SIGKILL, true);
         })
     }
 }

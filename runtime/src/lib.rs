@@ -107,12 +107,15 @@ pub struct Launch {
     pub pivot: bool,
     /// Whether to give it a session keyring of its own.
     pub new_keyring: bool,
+    /// Whether a container is refused whose program is not there or no program, as far as that can be told before it is
+    /// executed ([`Error::Exec`]). Without, it is told by [`Runtime::start`].
+    pub look_for_program: bool,
 }
 
 impl Default for Launch {
     fn default() -> Self {
         let (stdio, preserved, environment) = Default::default();
-        Self { stdio, preserved, environment, pivot: true, new_keyring: true }
+        Self { stdio, preserved, environment, pivot: true, new_keyring: true, look_for_program: false }
     }
 }
 
@@ -125,7 +128,7 @@ impl From<Stdio> for Launch {
 /// How one more process is launched in a container.
 #[derive(Debug, Default)]
 pub struct ExecOptions {
-    /// As for the first one; `pivot` and `new_keyring` mean nothing here.
+    /// As for the first one; what is about more than its streams, descriptors and environment means nothing here.
     pub launch: Launch,
     /// A cgroup below the container's that it shall be in; it must exist. On v1 the controllers in whose hierarchies can
     /// stand before it, as in `cpu,memory:path`; without, it is in all.
@@ -155,6 +158,8 @@ pub struct Spawned {
     pub pidfd: OwnedFd,
     /// The master of its terminal, if its specification asks for one.
     pub terminal: Option<OwnedFd>,
+    /// What its specification asked for and could not be granted.
+    pub warnings: Vec<String>,
 }
 
 impl Runtime {
@@ -172,6 +177,18 @@ impl Runtime {
     /// On failure nothing is left: no process, cgroup, mount or state.
     pub fn create(&self, id: &str, bundle: &Path, launch: impl Into<Launch>) -> Result<Spawned, Error> {
         self.create_container(id, bundle, launch.into())
+    }
+
+    /// Creates a container and starts it in one step, which is faster than both. `ready` is called in between, when the
+    /// init process is set up: its failure ends the container. On failure nothing is left.
+    pub fn run<E: From<Error>>(
+        &self,
+        id: &str,
+        bundle: &Path,
+        launch: impl Into<Launch>,
+        ready: impl FnOnce(&mut Spawned) -> Result<(), E>,
+    ) -> Result<Spawned, E> {
+        self.run_container(id, bundle, launch.into(), ready)
     }
 
     /// Lets the init process execute the program; returns when it did, or why it could not ([`Error::Exec`]). Any

@@ -118,6 +118,13 @@ pub struct BlockEntry {
     pub value: u64,
 }
 
+impl Stats {
+    /// What the processes of a cgroup have used, whoever made it.
+    pub fn of(cgroup: &Cgroup) -> Self {
+        of(cgroup)
+    }
+}
+
 /// Reads everything that there is to read: a file that is missing is no reason to tell nothing.
 pub(crate) fn of(cgroup: &Cgroup) -> Stats {
     let path = cgroup.path().strip_prefix("/").unwrap_or(cgroup.path());

@@ -44,6 +44,7 @@ pub(crate) fn exec(host: &Host<'_>, args: &Exec) -> Result<u8, Error> {
         let _ = process::pidfd_send_signal(&spawned.pidfd, SIGKILL);
         let _ = process::wait(&spawned.pidfd);
     })?;
+    host.warn(&spawned.warnings);
     match signals {
         Some(signals) => {
             let relay = terminal.map(Relay::begin).transpose().map_err(Error::Attend)?;

@@ -39,7 +39,10 @@ pub(crate) fn prepare(args: &Launching) -> Result<Launch, Error> {
         0 => Vec::new(),
         count => vec![format!("LISTEN_FDS={count}"), "LISTEN_PID=1".to_owned()],
     };
-    Ok(Launch { stdio, preserved, environment, pivot: !args.no_pivot, new_keyring: !args.no_new_keyring })
+    let (pivot, new_keyring) = (!args.no_pivot, !args.no_new_keyring);
+    // podman and containerd expect to hear of a missing program where they create a container: exit codes 126 and 127
+    // come from there.
+    Ok(Launch { stdio, preserved, environment, pivot, new_keyring, look_for_program: true })
 }
 
 /// How many sockets systemd's protocol passes to this very process (sd_listen_fds(3)).

@@ -1,16 +1,13 @@
 //! `run`: everything from create to delete.
 
-use std::os::fd::OwnedFd;
-
 use berth_sys::process;
 
 use crate::Host;
 use crate::args::Run;
-use crate::create;
 use crate::error::Error;
 use crate::foreground::{self, Signals};
+use crate::launch;
 use crate::relay::Relay;
-use berth_runtime::Spawned;
 
 /// Runs a container and, unless detached, stays with it to its end. Returns its program's code.
 pub(crate) fn run(host: &Host<'_>, args: &Run) -> Result<u8, Error> {
@@ -19,16 +16,25 @@ pub(crate) fn run(host: &Host<'_>, args: &Run) -> Result<u8, Error> {
         true => None,
         false => Some(attend(args)?),
     };
-    let (spawned, terminal) = create::set_up(host, &args.create)?;
-    let outcome = go(host, args, &spawned, signals, terminal);
-    match (&outcome, args.create.launching.detach, args.keep) {
-        (Ok(_), true, _) | (_, _, true) => {}
-        _ => match host.runtime.delete(&args.create.id) {
+    let launching = &args.create.launching;
+    let launch = launch::prepare(launching)?;
+    let mut relay = None;
+    let spawned = host.runtime.run(&args.create.id, &args.create.bundle, launch, |spawned| {
+        let terminal = launch::announce(launching, spawned)?;
+        // Before the program looks at its size.
+        relay = terminal.map(Relay::begin).transpose().map_err(Error::Attend)?;
+        Ok::<(), Error>(())
+    })?;
+    host.warn(&spawned.warnings);
+    let Some(signals) = signals else { return Ok(0) };
+    let outcome = foreground::attend(&spawned, &signals, relay).map_err(Error::Attend);
+    if !args.keep {
+        match host.runtime.delete(&args.create.id) {
             Ok(warnings) => host.warn(&warnings),
             Err(error) if outcome.is_ok() => return Err(error.into()),
             // What came first counts.
             Err(_) => {}
-        },
+        }
     }
     outcome
 }
@@ -38,20 +44,4 @@ fn attend(args: &Run) -> Result<Signals, Error> {
         process::set_child_subreaper().map_err(Error::Attend)?;
     }
     Signals::hold().map_err(Error::Attend)
-}
-
-fn go(
-    host: &Host<'_>,
-    args: &Run,
-    spawned: &Spawned,
-    signals: Option<Signals>,
-    terminal: Option<OwnedFd>,
-) -> Result<u8, Error> {
-    // Before the program looks at its size.
-    let relay = terminal.map(Relay::begin).transpose().map_err(Error::Attend)?;
-    host.runtime.start(&args.create.id)?;
-    match signals {
-        Some(signals) => foreground::attend(spawned, &signals, relay).map_err(Error::Attend),
-        None => Ok(0),
-    }
 }

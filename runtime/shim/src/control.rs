@@ -2,21 +2,31 @@
 
 use std::os::fd::OwnedFd;
 
+use berth_runtime::Stats;
 use berth_runtime::shim::protocol::{Answer, Call, Fault, FaultKind, Request};
+use berth_sys::cgroup::Cgroup;
 use jiff::Timestamp;
 use nix::libc;
 use oci_spec::runtime::LinuxResources;
+use serde_json::json;
 
 use crate::clients::{Asker, Told};
 use crate::container::{Busy, Container, Life};
 use crate::fault::{failed, fault, runtime_fault};
+use crate::oom::cgroup_of;
 use crate::record;
 use crate::request::{Unread, check_name};
 use crate::shim::Shim;
-use crate::work::Query;
 
 /// What comes back: at once, or later, from whoever finishes the work.
 pub(crate) type Outcome = Result<Option<Told>, Fault>;
+
+/// What happens to the processes of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Freeze {
+    Pause,
+    Resume,
+}
 
 impl Shim {
     /// Does what a client asks for and answers it.
@@ -52,10 +62,14 @@ impl Shim {
             }
             Call::CloseStdin { container } => self.close_stdin(&container).map(done),
             Call::Resize { container, columns, rows } => self.resize(&container, columns, rows).map(done),
-            Call::Pause { container } => self.query(asker, &container, Query::Pause),
-            Call::Resume { container } => self.query(asker, &container, Query::Resume),
-            Call::Stats { container } => self.query(asker, &container, Query::Stats),
-            Call::Processes { container } => self.query(asker, &container, Query::Processes),
+            Call::Pause { container } => self.freeze(asker, &container, Freeze::Pause),
+            Call::Resume { container } => self.freeze(asker, &container, Freeze::Resume),
+            Call::Stats { container } => {
+                self.look(&container, |cgroup| Ok(Answer::Stats { stats: json!(Stats::of(cgroup)) }))
+            }
+            Call::Processes { container } => {
+                self.look(&container, |cgroup| Ok(Answer::Processes { pids: cgroup.all_processes()? }))
+            }
             Call::Update { container, resources } => self.update(asker, &container, &resources),
             Call::ReopenLog { container } => self.reopen_log(&container).map(done),
             Call::State => Ok(Some(self.state().into())),
@@ -131,19 +145,33 @@ impl Shim {
         Ok(None)
     }
 
-    fn query(&mut self, asker: Asker, id: &str, query: Query) -> Outcome {
+    /// The processes of a container, stopped or let go on.
+    fn freeze(&mut self, asker: Asker, id: &str, freeze: Freeze) -> Outcome {
         let number = self.living(id)?;
-        if self.tool.is_some() {
-            return self.begin_query(asker, number, query).map(|()| None);
-        }
-        let runtime = &self.runtime;
-        let answer = match query {
-            Query::Pause => runtime.pause(id).map(|()| Answer::Done),
-            Query::Resume => runtime.resume(id).map(|()| Answer::Done),
-            Query::Processes => runtime.processes(id).map(|pids| Answer::Processes { pids }),
-            Query::Stats => runtime.stats(id).map(|stats| Answer::Stats { stats: serde_json::json!(stats) }),
+        let (action, verb) = match freeze {
+            Freeze::Pause => ("pausing", "pause"),
+            Freeze::Resume => ("resuming", "resume"),
         };
-        answer.map(|answer| Some(answer.into())).map_err(|error| runtime_fault("looking into", id, &error))
+        if self.tool.is_some() {
+            return self.begin_plain(asker, number, action, verb).map(|()| None);
+        }
+        let done = match freeze {
+            Freeze::Pause => self.runtime.pause(id),
+            Freeze::Resume => self.runtime.resume(id),
+        };
+        done.map_err(|error| runtime_fault(action, id, &error))?;
+        Ok(Some(Answer::Done.into()))
+    }
+
+    /// Whatever made a container, the kernel counts what it uses.
+    fn look(&mut self, id: &str, look: impl FnOnce(&Cgroup) -> Result<Answer, berth_runtime::Error>) -> Outcome {
+        self.living(id)?;
+        let cgroup = match self.tool {
+            Some(_) => cgroup_of(self.container(id)?.1.pid)
+                .map_err(|error| failed(&format!("looking for the cgroup of {id}"), error.as_ref()))?,
+            None => self.runtime.cgroup(id).map_err(|error| runtime_fault("looking into", id, &error))?,
+        };
+        look(&cgroup).map(|answer| Some(answer.into())).map_err(|error| runtime_fault("looking into", id, &error))
     }
 
     fn update(&mut self, asker: Asker, id: &str, resources: &LinuxResources) -> Outcome {

@@ -15,7 +15,7 @@ use crate::creation::Streams;
 use crate::fault::{failed, fault};
 use crate::shim::Shim;
 use crate::tool::{Files, Run, Tool};
-use crate::work::{Goal, Query, Work};
+use crate::work::{Goal, Work};
 
 /// What has to be known of a bundle's `config.json` before the runtime reads it.
 #[derive(Deserialize)]
@@ -116,16 +116,10 @@ impl Shim {
         Ok(())
     }
 
-    /// Lets the runtime do what needs no more than its answer.
-    pub(crate) fn begin_query(&mut self, asker: Asker, number: u32, query: Query) -> Result<(), Fault> {
-        let (action, verb): (_, &[&str]) = match query {
-            Query::Pause => ("pausing", &["pause"]),
-            Query::Resume => ("resuming", &["resume"]),
-            Query::Stats => ("looking into", &["events", "--stats"]),
-            Query::Processes => ("looking into", &["ps", "--format", "json"]),
-        };
-        let run = self.run_plain(number, action, verb, &[])?;
-        self.meanwhile(run, Goal::Query { asker, query });
+    /// Lets the runtime pause a container, or let it go on.
+    pub(crate) fn begin_plain(&mut self, asker: Asker, number: u32, action: &str, verb: &str) -> Result<(), Fault> {
+        let run = self.run_plain(number, action, &[verb], &[])?;
+        self.meanwhile(run, Goal::Plain { asker });
         Ok(())
     }
 
@@ -137,7 +131,7 @@ impl Shim {
         let file = files.write_json(to)?;
         let arguments = ["update".into(), "--resources".into(), file.into(), id.clone().into()];
         let run = tool.run(format!("updating container {id}"), files, arguments, None)?;
-        self.meanwhile(run, Goal::Update { asker });
+        self.meanwhile(run, Goal::Plain { asker });
         Ok(())
     }
 

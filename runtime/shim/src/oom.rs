@@ -46,9 +46,7 @@ impl Watch {
     /// Watches the cgroup that a container's first process is in; `None` if its memory cannot be watched.
     pub(crate) fn of_process(pid: i32, container: &str) -> Option<Self> {
         let watch = || -> Result<Self, Box<dyn Error>> {
-            let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
-            let path = memory_cgroup(&text).ok_or("it is in none")?;
-            let cgroup = Cgroup::new(Hierarchies::of_machine()?, Path::new(path), &["memory"])?;
+            let cgroup = cgroup_of(pid)?;
             let source = cgroup.watch_oom()?;
             Ok(Self { cgroup, source, told: 0, looks: 0, again: None })
         };
@@ -88,6 +86,13 @@ impl Watch {
     pub(crate) fn any(&self) -> bool {
         self.told > 0
     }
+}
+
+/// The cgroup that a process is in.
+pub(crate) fn cgroup_of(pid: i32) -> Result<Cgroup, Box<dyn Error>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    let path = memory_cgroup(&text).ok_or("its memory is counted nowhere")?;
+    Ok(Cgroup::new(Hierarchies::of_machine()?, Path::new(path), &[])?)
 }
 
 /// The cgroup that a process' memory is counted in, by its `/proc/<pid>/cgroup` (cgroups(7)).

@@ -21,16 +21,16 @@ struct Addressed {
     id: u64,
 }
 
-/// Reads a packet; `None` stands for one that was cut off.
-pub(crate) fn read(packet: Option<&[u8]>) -> Result<Request, Unread> {
-    let Some(packet) = packet else {
-        let message = "the packet is too long or carries too many descriptors".into();
-        return Err(Unread { id: 0, message });
-    };
-    document::read::<Request>(packet).map_err(|error| Unread {
+/// Reads a packet, of which bytes or descriptors may have been cut off.
+pub(crate) fn read(packet: &[u8], is_cut: bool) -> Result<Request, Unread> {
+    let unread = |message: String| Unread {
         id: serde_json::from_slice::<Addressed>(packet).map_or(0, |addressed| addressed.id),
-        message: format!("the packet is no request: {error}"),
-    })
+        message,
+    };
+    if is_cut {
+        return Err(unread("the packet is too long, or there is no room for the descriptors that came with it".into()));
+    }
+    document::read::<Request>(packet).map_err(|error| unread(format!("the packet is no request: {error}")))
 }
 
 /// Names become names of files and of cgroups.
@@ -56,16 +56,17 @@ mod tests {
             (br#"{"id":5,"call":{"verb":"start"}}"#, 5, "missing field `container`"),
             (&[b'['; 60_000], 0, "the packet is no request"),
         ] {
-            let unread = read(Some(packet)).unwrap_err();
+            let unread = read(packet, false).unwrap_err();
             assert!(unread.id == id && unread.message.contains(word), "{unread:?}");
         }
-        assert_eq!(read(None).unwrap_err().id, 0);
+        assert_eq!(read(b"{\"id\":6,\"call\":", true).unwrap_err().id, 0);
+        assert_eq!(read(br#"{"id":6,"call":{"verb":"state"}}"#, true).unwrap_err().id, 6);
     }
 
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(packet in any::<Vec<u8>>(), name in any::<String>()) {
-            let _ = read(Some(&packet));
+            let _ = read(&packet, false);
             let _ = check_name("id", &name);
         }
     }

@@ -146,7 +146,7 @@ impl Shim {
         for _ in 0..REQUESTS_PER_TURN_MAX {
             let buffer = &mut self.room[..PACKET_BYTES_MAX];
             let Some(got) = self.clients.receive(&self.poller, client, buffer) else { break };
-            let request = request::read((!got.truncated).then_some(&buffer[..got.len]));
+            let request = request::read(&buffer[..got.len], got.truncated);
             self.handle_request(client, request, got.fds);
         }
         self.rest_later();

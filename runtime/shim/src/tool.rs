@@ -230,10 +230,4 @@ impl Run {
         let pid = str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok()).filter(|pid| *pid > 0);
         pid.ok_or_else(|| fault(FaultKind::Failed, format!("{}: the runtime wrote no process id", self.what)))
     }
-
-    /// What it wrote, as a document.
-    pub(crate) fn output<T: for<'a> Deserialize<'a>>(&self) -> Result<T, Fault> {
-        serde_json::from_slice(&self.files.read_end("out"))
-            .map_err(|error| failed(&format!("{}: understanding the runtime's answer", self.what), &error))
-    }
 }

@@ -7,7 +7,6 @@ use berth_sys::proc;
 use berth_sys::process::Exit;
 use jiff::Timestamp;
 use nix::libc;
-use serde::Deserialize;
 
 use crate::clients::{Asker, Told};
 use crate::container::{Busy, Life};
@@ -40,25 +39,8 @@ pub(crate) enum Goal {
     Delete { number: u32 },
     /// One more process.
     Exec { asker: Asker, number: u32, exec: String },
-    /// Limits.
-    Update { asker: Asker },
-    /// An answer.
-    Query { asker: Asker, query: Query },
-}
-
-/// What needs no more than an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Query {
-    Pause,
-    Resume,
-    Stats,
-    Processes,
-}
-
-/// What `events --stats` writes.
-#[derive(Deserialize)]
-struct Figures {
-    data: serde_json::Value,
+    /// Something that nothing follows from.
+    Plain { asker: Asker },
 }
 
 impl Shim {
@@ -92,20 +74,7 @@ impl Shim {
             Goal::Kill { asker, number } => self.kill_ended(asker, number, done),
             Goal::Delete { number } => self.delete_ended(number, done),
             Goal::Exec { asker, number, exec } => self.exec_ended(asker, number, exec, done.and_then(|()| made(&run))),
-            Goal::Update { asker } => self.clients.answer(&self.poller, asker, done.map(|()| Answer::Done)),
-            Goal::Query { asker, query } => {
-                let answer = done.and_then(|()| match query {
-                    Query::Stats => run.output::<Figures>().map(|figures| Answer::Stats { stats: figures.data }),
-                    // Without a process some runtimes write null.
-                    Query::Processes => run.output::<Option<Vec<i32>>>().map(|pids| {
-                        let mut pids = pids.unwrap_or_default();
-                        pids.sort_unstable();
-                        Answer::Processes { pids }
-                    }),
-                    Query::Pause | Query::Resume => Ok(Answer::Done),
-                });
-                self.clients.answer(&self.poller, asker, answer);
-            }
+            Goal::Plain { asker } => self.clients.answer(&self.poller, asker, done.map(|()| Answer::Done)),
         }
         if self.works.is_empty() {
             self.unclaimed = Vec::new();

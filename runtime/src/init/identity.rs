@@ -13,7 +13,7 @@ use nix::unistd::{Uid, chdir, fchown, mkdir};
 use super::Progress;
 use crate::plan::{Identity, Missing, Step, Target};
 
-impl Progress {
+impl Progress<'_> {
     /// Goes to the working directory, as root; where root may not go (a network file system that does not trust it),
     /// the user tries again.
     pub(super) fn change_folder(&mut self, folder: &Target, missing: Missing) -> nix::Result<()> {

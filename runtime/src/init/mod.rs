@@ -34,6 +34,7 @@ use crate::error::Error;
 use crate::hooks;
 use crate::plan::{FIRST_PRESERVED, Plan, Step};
 use crate::sync::{self, Message};
+use target::Parent;
 
 /// How the process ends when it cannot go on; nobody should see it but in a process list.
 const GAVE_UP: i32 = 255;
@@ -42,16 +43,19 @@ const GAVE_UP: i32 = 255;
 pub(crate) enum Start {
     /// Until somebody connects here.
     When(OwnedFd),
+    /// Until its maker has made a note of it.
+    WhenNoted,
     /// No.
     AtOnce,
 }
 
 /// What the steps leave for one another.
-struct Progress {
+struct Progress<'a> {
     /// The copies of the machine's mounts, by slot.
     sources: Vec<Option<OwnedFd>>,
     /// The root of the container, once it is attached.
     root: Option<Root>,
+    parent: Parent<'a>,
     /// The attached mounts that hide a folder and a file.
     empty_folder: Option<OwnedFd>,
     null_device: Option<OwnedFd>,
@@ -69,7 +73,7 @@ const LABELS_MAX: usize = 2;
 /// Everything that the new process needs, made by its parent.
 pub(crate) struct Init<'a> {
     plan: &'a Plan,
-    progress: Progress,
+    progress: Progress<'a>,
     start: Start,
     sync: OwnedFd,
     /// The numbers of the descriptors that it needs, in order; and those that it still needs when it waits.
@@ -84,6 +88,7 @@ impl<'a> Init<'a> {
         let progress = Progress {
             sources: copies.collect::<Result<_, _>>().map_err(Error::Spawn)?,
             root: None,
+            parent: Parent::default(),
             empty_folder: None,
             null_device: None,
             copy_from: None,
@@ -125,9 +130,9 @@ impl<'a> Init<'a> {
         let plan = self.plan;
         let execution = plan.setup.len() + plan.finish.len();
         self.walk(&plan.setup, 0, None);
-        // Who creates a container hears that there is no such program, as of other runtimes: some clients look there
-        // only.
-        if let Err(errno) = plan.program.look_for() {
+        if plan.look_for_program
+            && let Err(errno) = plan.program.look_for()
+        {
             self.fail(execution, errno, None);
         }
         let connection = self.wait_for_start();
@@ -136,7 +141,7 @@ impl<'a> Init<'a> {
         self.fail(execution, errno, connection.as_ref())
     }
 
-    fn walk(&mut self, steps: &[Step], first: usize, connection: Option<&OwnedFd>) {
+    fn walk(&mut self, steps: &'a [Step], first: usize, connection: Option<&OwnedFd>) {
         let maker = connection.unwrap_or(&self.sync);
         for (number, step) in steps.iter().enumerate() {
             if let Err(errno) = self.progress.run(step, &self.plan.setup, maker) {
@@ -151,7 +156,9 @@ impl<'a> Init<'a> {
     fn wait_for_start(&mut self) -> Option<OwnedFd> {
         let told = process::die_with_parent(false).and_then(|()| match &self.start {
             Start::AtOnce => sync::send(&self.sync, Message::Going),
-            Start::When(_) => sync::send(&self.sync, Message::Ready).and_then(|()| sync::await_go_on(&self.sync)),
+            Start::When(_) | Start::WhenNoted => {
+                sync::send(&self.sync, Message::Ready).and_then(|()| sync::await_go_on(&self.sync))
+            }
         });
         if told.is_err() {
             process::exit_now(GAVE_UP);
@@ -188,8 +195,8 @@ impl<'a> Init<'a> {
     }
 }
 
-impl Progress {
-    fn run(&mut self, step: &Step, setup: &[Step], maker: &OwnedFd) -> nix::Result<()> {
+impl<'a> Progress<'a> {
+    fn run(&mut self, step: &'a Step, setup: &[Step], maker: &OwnedFd) -> nix::Result<()> {
         match step {
             Step::BecomeRoot { mapped } => enter::become_root(*mapped, maker),
             Step::OomScore(score) => enter::set_oom_score(score),
@@ -211,8 +218,14 @@ impl Progress {
             Step::Root { slot, path, propagation } => self.attach_root(*slot, path, *propagation),
             Step::CopyUp(target) => self.hold(target),
             Step::Mount(mount) => self.mount(mount),
-            Step::Device(device) => target::make_device(self.root()?, device),
-            Step::Link { at, to } => target::make_link(self.root()?, at, to),
+            Step::Device(device) => {
+                let root = self.root.as_ref().ok_or(Errno::EINVAL)?;
+                target::make_device(root, &mut self.parent, device)
+            }
+            Step::Link { at, to } => {
+                let root = self.root.as_ref().ok_or(Errno::EINVAL)?;
+                target::make_link(root, &mut self.parent, at, to)
+            }
             Step::Mask(path) => self.mask(path),
             Step::ReadOnly(path) => root::make_read_only(self.root()?, path),
             Step::Seal(path) => root::seal(self.root()?, path),

@@ -24,7 +24,7 @@ const READ_ONLY: Attributes = Attributes { set: MOUNT_ATTR_RDONLY, clear: 0, pro
 
 const PRIVATE: Attributes = Attributes { set: 0, clear: 0, propagation: MsFlags::MS_PRIVATE.bits() };
 
-impl Progress {
+impl<'a> Progress<'a> {
     pub(super) fn open_source(&mut self, slot: usize, path: &CStr, reach: Reach) -> nix::Result<()> {
         *self.sources.get_mut(slot).ok_or(Errno::EINVAL)? = Some(copy(AT_FDCWD, path, reach)?);
         Ok(())
@@ -38,7 +38,7 @@ impl Progress {
         Ok(())
     }
 
-    pub(super) fn mount(&mut self, mount: &Mount) -> nix::Result<()> {
+    pub(super) fn mount(&mut self, mount: &'a Mount) -> nix::Result<()> {
         let (what, kind) = match &mount.content {
             Content::Copy { slot } => {
                 let source = self.take_source(*slot)?;
@@ -68,10 +68,12 @@ impl Progress {
                 set_attributes(&what, attributes, reach)?;
             }
         }
-        let target = target::open(self.root()?, &mount.target, kind)?;
+        let root = self.root.as_ref().ok_or(Errno::EINVAL)?;
+        let target = target::open(root, &mut self.parent, &mount.target, kind)?;
         if !mount.target.path.starts_with("/proc") && self.is_in_proc(&target)? {
             return Err(Errno::EXDEV);
         }
+        self.parent.cover(&mount.target);
         attach(what, target)
     }
 

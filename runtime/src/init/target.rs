@@ -35,24 +35,46 @@ const FILE: Mode = Mode::from_bits_truncate(0o644);
 /// How many links to nowhere are followed to make what they name.
 const LINKS_MAX: usize = 8;
 
+/// The folder that the last place was in: of devices, links and control groups many lie side by side.
+#[derive(Default)]
+pub(super) struct Parent<'a>(Option<(&'a Path, Folder)>);
+
+impl<'a> Parent<'a> {
+    /// The folder that a place is in, made with those above it.
+    fn of(&mut self, root: &Root, target: &'a Target) -> nix::Result<&Folder> {
+        let path = target.path.parent().unwrap_or(Path::new("/"));
+        if self.0.as_ref().is_none_or(|(known, _)| *known != path) {
+            let folder = if target.no_links { without_links(root, target) } else { with_links(root, target, path) };
+            self.0 = Some((path, folder?));
+        }
+        self.0.as_ref().map(|(_, folder)| folder).ok_or(Errno::EINVAL)
+    }
+
+    /// Something is mounted here: what is below goes out of sight. By way of a link, that may be anything.
+    pub(super) fn cover(&mut self, target: &Target) {
+        if !target.no_links || self.0.as_ref().is_some_and(|(known, _)| known.starts_with(&target.path)) {
+            self.0 = None;
+        }
+    }
+}
+
 /// Opens a place, made if it is not there.
-pub(super) fn open(root: &Root, target: &Target, kind: Kind) -> nix::Result<OwnedFd> {
+pub(super) fn open<'a>(root: &Root, parent: &mut Parent<'a>, target: &'a Target, kind: Kind) -> nix::Result<OwnedFd> {
     if target.no_links {
-        return open_without_links(root, target);
+        return folder_at(parent.of(root, target)?, &target.name).map(Folder::into);
     }
     match find(root, &target.path) {
         Err(Errno::ENOENT) => {}
         other => return other,
     }
-    match make(root, target, kind) {
+    match parent.of(root, target).and_then(|folder| make(folder, target, kind)) {
         // A link to nowhere is in the way: what it names is made, below the root.
         Err(Errno::EEXIST | Errno::ENOTDIR) => make_through_links(root, &target.path, kind),
         other => other,
     }
 }
 
-fn make(root: &Root, target: &Target, kind: Kind) -> nix::Result<OwnedFd> {
-    let folder = folder_of(root, target)?;
+fn make(folder: &Folder, target: &Target, kind: Kind) -> nix::Result<OwnedFd> {
     match kind {
         Kind::Folder => folder.make_folder(&target.name, FOLDER).map_err(errno)?,
         Kind::File => drop(folder.create(&target.name, FILE).map_err(errno)?),
@@ -148,26 +170,33 @@ pub(super) fn find(root: &Root, path: &Path) -> nix::Result<OwnedFd> {
     root.open_file(path, OFlag::O_PATH, Mode::empty()).map_err(errno)
 }
 
-/// What stands where the kernel's own files shall be mounted must be a folder, not a link to one: the image would
-/// choose where they appear.
-fn open_without_links(root: &Root, target: &Target) -> nix::Result<OwnedFd> {
-    let names = target.above().map(|(_, name)| name).chain([target.name.as_os_str()]);
-    let mut folder: Option<Folder> = None;
-    for name in names {
-        let above = folder.as_ref().unwrap_or(root.folder());
-        folder = Some(match above.folder(name).map_err(errno) {
-            Err(Errno::ENOENT) => {
-                above.make_folder(name, FOLDER).map_err(errno)?;
-                above.folder(name).map_err(errno)?
-            }
-            other => other?,
-        });
+/// What stands where the kernel's own files shall be mounted must be a folder, not a link to one, and so must those above:
+/// the image would choose where they appear.
+fn without_links(root: &Root, target: &Target) -> nix::Result<Folder> {
+    let mut last = root.open_folder(Path::new("")).map_err(errno)?;
+    for (_, name) in target.above() {
+        last = folder_at(&last, name)?;
     }
-    folder.ok_or(Errno::EINVAL)?.as_fd().try_clone_to_owned().map_err(errno)
+    Ok(last)
+}
+
+/// A folder in a folder, made if it is not there.
+fn folder_at(folder: &Folder, name: &OsStr) -> nix::Result<Folder> {
+    match folder.folder(name).map_err(errno) {
+        Err(Errno::ENOENT) => {
+            folder.make_folder(name, FOLDER).map_err(errno)?;
+            folder.folder(name).map_err(errno)
+        }
+        other => other,
+    }
 }
 
 /// The folder that a place is in, made with those above it.
-fn folder_of(root: &Root, target: &Target) -> nix::Result<Folder> {
+fn with_links(root: &Root, target: &Target, path: &Path) -> nix::Result<Folder> {
+    match root.open_folder(path).map_err(errno) {
+        Err(Errno::ENOENT) => {}
+        other => return other,
+    }
     let mut last = root.open_folder(Path::new("")).map_err(errno)?;
     for (path, name) in target.above() {
         last = match root.open_folder(path).map_err(errno) {
@@ -182,8 +211,8 @@ fn folder_of(root: &Root, target: &Target) -> nix::Result<Folder> {
 }
 
 /// Makes a device node; the same one there already is as good.
-pub(super) fn make_device(root: &Root, device: &Device) -> nix::Result<()> {
-    let folder = folder_of(root, &device.target)?;
+pub(super) fn make_device<'a>(root: &Root, parent: &mut Parent<'a>, device: &'a Device) -> nix::Result<()> {
+    let folder = parent.of(root, &device.target)?;
     let name = &device.target.name;
     match folder.make_node(name, device.kind, device.mode, device.number).map_err(errno) {
         Err(Errno::EEXIST) => {
@@ -201,8 +230,8 @@ pub(super) fn make_device(root: &Root, device: &Device) -> nix::Result<()> {
 }
 
 /// Makes a link, unless there is something.
-pub(super) fn make_link(root: &Root, at: &Target, to: &CStr) -> nix::Result<()> {
-    match folder_of(root, at)?.symlink(OsStr::from_bytes(to.to_bytes()), &at.name).map_err(errno) {
+pub(super) fn make_link<'a>(root: &Root, parent: &mut Parent<'a>, at: &'a Target, to: &CStr) -> nix::Result<()> {
+    match parent.of(root, at)?.symlink(OsStr::from_bytes(to.to_bytes()), &at.name).map_err(errno) {
         Err(Errno::EEXIST) => Ok(()),
         other => other,
     }

@@ -17,7 +17,7 @@ use super::Progress;
 use super::target::{self, Kind};
 use crate::sync::{self, Message};
 
-impl Progress {
+impl Progress<'_> {
     pub(super) fn make_terminal(
         &self,
         size: Option<Size>,

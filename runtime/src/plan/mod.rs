@@ -82,6 +82,8 @@ pub(crate) struct Plan {
     pub(crate) hook_inputs: Vec<Input>,
     /// The first number that is free of the descriptors that its program finds.
     pub(crate) first_free: i32,
+    /// Whether to look for the program before telling that everything is set up.
+    pub(crate) look_for_program: bool,
     /// What could not be granted.
     pub(crate) warnings: Vec<String>,
 }
@@ -148,6 +150,7 @@ pub(crate) fn init(
         sources: mounted.sources,
         hook_inputs,
         first_free,
+        look_for_program: launch.look_for_program,
         warnings: end.warnings,
     })
 }
@@ -210,6 +213,7 @@ pub(crate) fn exec(process: &Process, host: Host<'_>, mut launch: Launch) -> Res
         sources: Vec::new(),
         hook_inputs: Vec::new(),
         first_free,
+        look_for_program: false,
         warnings: end.warnings,
     })
 }

@@ -11,7 +11,8 @@
 //!   shim.sock            where it answers: SOCK_SEQPACKET, one JSON message per packet
 //!   ns/{net,ipc,uts,pid} the pinned namespaces (bind mounts of nsfs); only those that the spec asks for
 //!   exits/<container>.json   protocol::ExitRecord of each container that ended; survives the shim
-//!   runtime/<container>/     the OCI runtime's state
+//!   runtime/<container>/     the state of the library's containers
+//!   handler/             that of another runtime's, and the files of its runs (protocol::Handler)
 //!   shim.log             what the shim had to say when nobody listened
 //! ```
 

@@ -16,8 +16,10 @@ use super::document;
 use super::protocol::{Handler, SandboxSpec};
 use crate::Runtime;
 
-/// The controllers in whose hierarchies somebody may have made the pod's cgroup, beyond those that berth limits.
-const CONTROLLERS: [&str; 6] = ["blkio", "cpuset", "freezer", "hugetlb", "net_cls", "rdma"];
+/// The controllers in whose hierarchies somebody may have made the pod's cgroup, beyond those that berth limits: other
+/// runtimes make it in all.
+const CONTROLLERS: [&str; 10] =
+    ["blkio", "cpuset", "freezer", "hugetlb", "misc", "name=systemd", "net_cls", "net_prio", "perf_event", "rdma"];
 
 /// How long a shim may take to end once it is done or killed.
 const FAREWELL_TIME_MAX: Duration = Duration::from_secs(5);

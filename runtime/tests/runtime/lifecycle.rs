@@ -1,6 +1,6 @@
 //! create, start, exec, kill, delete, and what is left afterwards.
 
-use berth_runtime::{Error, Runtime, Status, Stdio};
+use berth_runtime::{Error, Launch, Runtime, Status, Stdio};
 use nix::errno::Errno;
 use serde_json::json;
 
@@ -43,12 +43,15 @@ fn of_many_who_start_a_container_one_does() {
 }
 
 #[test]
-fn a_program_that_is_missing_or_no_program_is_told_by_create() {
+fn a_program_that_is_missing_or_no_program_is_told_by_start() {
     let check = |program: &str, expected: Errno| {
         let mut container = Container::new("");
         container.spec["process"]["args"] = json!([program]);
-        let error = container.create().unwrap_err();
+        let spawned = container.create().unwrap();
+        let error = container.runtime.start(&container.id).unwrap_err();
         assert!(matches!(&error, Error::Exec { path, errno } if path == program && *errno == expected), "{error}");
+        finish(&spawned);
+        container.runtime.delete(&container.id).unwrap();
         container.assert_gone();
     };
     check("/bin/nothing", Errno::ENOENT);
@@ -57,18 +60,18 @@ fn a_program_that_is_missing_or_no_program_is_told_by_create() {
 }
 
 #[test]
-fn a_program_that_is_of_no_known_kind_is_told_by_start() {
-    let mut container = Container::new("");
-    std::fs::copy("/etc/hostname", container.rootfs().join("bin/text")).unwrap();
-    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(container.rootfs().join("bin/text"), permissions).unwrap();
-    container.spec["process"]["args"] = json!(["/bin/text"]);
-    let spawned = container.create().unwrap();
-    let error = container.runtime.start(&container.id).unwrap_err();
-    assert!(matches!(&error, Error::Exec { errno: Errno::ENOEXEC, .. }), "{error}");
-    finish(&spawned);
-    container.runtime.delete(&container.id).unwrap();
-    container.assert_gone();
+fn a_program_that_is_looked_for_is_missed_by_create() {
+    let check = |program: &str, expected: Errno| {
+        let mut container = Container::new("");
+        container.spec["process"]["args"] = json!([program]);
+        let launch = Launch { look_for_program: true, ..Launch::default() };
+        let error = container.create_with(launch).unwrap_err();
+        assert!(matches!(&error, Error::Exec { path, errno } if path == program && *errno == expected), "{error}");
+        container.assert_gone();
+    };
+    check("/bin/nothing", Errno::ENOENT);
+    check("nothing", Errno::ENOENT);
+    check("/etc", Errno::EACCES);
 }
 
 #[test]

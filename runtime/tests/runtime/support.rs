@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use berth_runtime::{Error, Runtime, Spawned, Stdio};
+use berth_runtime::{Error, Launch, Runtime, Spawned, Stdio};
 use berth_sys::process::{wait, wait_for_end};
 use serde_json::{Value, json};
 
@@ -73,9 +73,9 @@ impl Container {
         list.extend(path.map(|path| json!({ "type": kind, "path": path })));
     }
 
-    pub(crate) fn create_with(&self, stdio: Stdio) -> Result<Spawned, Error> {
+    pub(crate) fn create_with(&self, launch: impl Into<Launch>) -> Result<Spawned, Error> {
         fs::write(self.bundle().join("config.json"), self.spec.to_string()).unwrap();
-        self.runtime.create(&self.id, &self.bundle(), stdio)
+        self.runtime.create(&self.id, &self.bundle(), launch)
     }
 
     pub(crate) fn create(&self) -> Result<Spawned, Error> {

@@ -56,6 +56,19 @@ impl Cgroup {
         self.wait_until_empty()
     }
 
+    /// Removes the folders if nobody and nothing is in them, without waiting; whether all are gone.
+    pub fn remove_if_empty(&self) -> Result<bool, Error> {
+        for (_, folder, _) in self.folders() {
+            match fs::remove_dir(folder) {
+                Ok(()) => {}
+                Err(error) if is_gone(&error) => {}
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => return Ok(false),
+                Err(error) => return Err(Error::file("remove", folder)(error)),
+            }
+        }
+        Ok(true)
+    }
+
     /// Removes the folders, with those that were made inside; waits for the kernel to let go of them, at most
     /// [`END_DEADLINE`]. What is gone is removed. Every folder is tried; the first error is told.
     pub fn remove(&self) -> Result<(), Error> {

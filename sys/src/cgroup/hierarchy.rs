@@ -1,9 +1,11 @@
 //! Where the controllers of this machine are: all in the unified hierarchy, each in one of its own, or some here and
 //! some there.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::{fs, io};
+
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, TMPFS_MAGIC, statfs};
 
 use crate::mountinfo::{self, Mount};
 
@@ -19,6 +21,25 @@ pub enum Version {
 /// The controllers that every cgroup is made for: those that berth sets limits with, and those that others expect a
 /// container to be in.
 const WANTED: [&str; 8] = ["cpu", "cpuacct", "cpuset", "memory", "pids", "devices", "blkio", "freezer"];
+
+/// Every controller that version 1 ever had: a hierarchy is mounted at their names.
+const V1_CONTROLLERS: [&str; 15] = [
+    "blkio",
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "debug",
+    "devices",
+    "freezer",
+    "hugetlb",
+    "memory",
+    "misc",
+    "net_cls",
+    "net_prio",
+    "perf_event",
+    "pids",
+    "rdma",
+];
 
 /// What the unified hierarchy can limit and berth may want enabled.
 const ENABLED: [&str; 6] = ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"];
@@ -56,12 +77,43 @@ impl Hierarchies {
 
     /// Those that the calling thread sees now.
     pub fn detect() -> io::Result<Self> {
-        let mut found = Self::from_mounts(&mountinfo::read()?);
+        let mut found = match Self::at_the_usual_place() {
+            Some(found) => found,
+            None => Self::from_mounts(&mountinfo::read()?),
+        };
         for hierarchy in found.all.iter_mut().filter(|hierarchy| hierarchy.version == Version::V2) {
             let controllers = fs::read_to_string(hierarchy.root.join("cgroup.controllers"))?;
             hierarchy.controllers = words(&controllers, ' ').filter(|word| ENABLED.contains(&word.as_str())).collect();
         }
         Ok(found)
+    }
+
+    /// Those below `/sys/fs/cgroup`, where every distribution has them: on a node with many pods the table of mounts is
+    /// long, and the kernel writes it anew for each reader. `None` if there is anything unusual.
+    fn at_the_usual_place() -> Option<Self> {
+        let root = Path::new("/sys/fs/cgroup");
+        let unified = |root: &Path| Hierarchy { root: root.to_owned(), controllers: Vec::new(), version: Version::V2 };
+        match statfs(root).ok()?.filesystem_type() {
+            CGROUP2_SUPER_MAGIC => return Some(Self { all: vec![unified(root)] }),
+            TMPFS_MAGIC => {}
+            _ => return None,
+        }
+        let mut all = Vec::new();
+        for entry in fs::read_dir(root).ok()?.flatten().filter(|entry| entry.file_type().is_ok_and(|it| it.is_dir())) {
+            let path = entry.path();
+            match statfs(&path).ok()?.filesystem_type() {
+                CGROUP2_SUPER_MAGIC => all.push(unified(&path)),
+                CGROUP_SUPER_MAGIC => {
+                    let name = entry.file_name().into_string().ok()?;
+                    let is_named = !name.split(',').all(|name| V1_CONTROLLERS.contains(&name));
+                    let controllers = if is_named { vec![format!("name={name}")] } else { words(&name, ',').collect() };
+                    all.push(Hierarchy { root: path, controllers, version: Version::V1 });
+                }
+                _ => {}
+            }
+        }
+        all.sort_by_key(|hierarchy| (hierarchy.version == Version::V1, hierarchy.root.clone()));
+        (!all.is_empty()).then_some(Self { all })
     }
 
     /// Whether a controller can be used at all.
@@ -116,10 +168,11 @@ fn words(text: &str, separator: char) -> impl Iterator<Item = String> {
     text.trim().split(separator).filter(|word| !word.is_empty()).map(str::to_owned)
 }
 
-/// Among the options of a v1 mount stand its controllers; `name=systemd` has none and is of no use here.
+/// Among the options of a v1 mount stand its controllers. A hierarchy without any has a name for them, such as
+/// `name=systemd`: it limits nothing, but other runtimes make cgroups there.
 fn is_controller(option: &str) -> bool {
     !matches!(option, "rw" | "ro" | "xattr" | "clone_children" | "noprefix" | "favordynmods" | "all")
-        && !option.contains('=')
+        && (!option.contains('=') || option.starts_with("name="))
 }
 
 #[cfg(test)]
@@ -144,6 +197,7 @@ mod tests {
         let more = format!("{V1}8 0 0:8 / /c/net_cls rw - cgroup cgroup rw,net_cls\n");
         assert_eq!(roots(&more, &[]).len(), 4);
         assert_eq!(roots(&more, &["net_cls"]).last().unwrap(), "/c/net_cls");
+        assert_eq!(roots(V1, &["name=systemd"]).len(), 5);
     }
 
     #[test]

@@ -175,16 +175,15 @@ pub(super) fn run(verb: &'static Verb, words: &mut Words) -> Result<Command, Err
     Ok(Command::Run(Run { create: typed.finish(verb)?, keep, no_subreaper }))
 }
 
-/// Below the container's cgroup, also if it looks absolute; `/` is that itself. Before it can stand the controllers in
-/// whose old hierarchies it is meant.
+/// Below the container's cgroup, also if it looks absolute; `/` is that itself. Controllers may stand before it.
 fn cgroup(flag: &str, words: &mut Words) -> Result<Option<PathBuf>, Error> {
     let text = words.text(flag)?;
-    let (controllers, path) = match text.split_once(':') {
-        Some((controllers, path)) => (format!("{controllers}:"), path),
+    let (controllers, below) = match text.split_once(':') {
+        Some((controllers, below)) => (format!("{controllers}:"), below),
         None => (String::new(), text.as_str()),
     };
-    let path = path.trim_matches('/');
-    Ok((!path.is_empty()).then(|| PathBuf::from(format!("{controllers}{path}"))))
+    let below = below.trim_matches('/');
+    Ok(Some(below).filter(|below| !below.is_empty()).map(|below| PathBuf::from(controllers + below)))
 }
 
 pub(super) fn exec(verb: &'static Verb, words: &mut Words) -> Result<Command, Error> {

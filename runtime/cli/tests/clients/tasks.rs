@@ -10,8 +10,14 @@ const WAIT: &str = "trap 'exit 7' TERM; while :; do sleep 0.1; done";
 #[test]
 fn a_command_runs_and_its_code_comes_back() {
     let containerd = Containerd::start();
-    let ended = containerd.run(&["--rm"], "a", &["sh", "-c", "echo hello; echo wrong >&2; exit 5"]).failed_with(5);
-    assert_eq!((ended.out.as_str(), ended.err.contains("wrong")), ("hello\n", true));
+    let mut round = 0;
+    // When a task ends, ctr sometimes cuts off what it has not read yet.
+    eventually("all output has arrived", || {
+        round += 1;
+        let program = "echo hello; echo wrong >&2; exit 5";
+        let ended = containerd.run(&["--rm"], &format!("a{round}"), &["sh", "-c", program]).failed_with(5);
+        if ended.out == "hello\n" && ended.err.contains("wrong") { Ok(()) } else { Err(format!("{ended:?}")) }
+    });
     let missing = containerd.run(&["--rm"], "b", &["nosuch"]).failed_with(1);
     assert!(missing.err.contains("executable file not found in $PATH"), "{}", missing.err);
     assert_eq!(containerd.status("b"), None);
@@ -29,8 +35,8 @@ fn a_task_lives_in_the_background() {
         text if text == "logged\n" => Ok(()),
         text => Err(text),
     });
-    let exec = containerd.ctr(&["task", "exec", "--exec-id=e", "a", "sh", "-c", "echo inside; exit 3"]).failed_with(3);
-    assert_eq!(exec.out, "inside\n");
+    containerd.ctr(&["task", "exec", "--exec-id=e", "a", "sh", "-c", "echo inside > /file; exit 3"]).failed_with(3);
+    assert_eq!(containerd.ctr(&["task", "exec", "--exec-id=g", "a", "grep", "-q", "inside", "/file"]).code, 0);
     let missing = containerd.ctr(&["task", "exec", "--exec-id=f", "a", "nosuch"]).failed_with(1);
     assert!(missing.err.contains("executable file not found in $PATH"), "{}", missing.err);
     let shown = containerd.ctr(&["task", "ps", "a"]).ok();

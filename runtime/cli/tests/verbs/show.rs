@@ -68,7 +68,7 @@ fn figures_are_told_once_or_again_and_again() {
 
 #[test]
 fn running_out_of_memory_is_told() {
-    let script = "while [ ! -e /go ]; do sleep 0.05; done; dd if=/dev/zero of=/dev/null bs=200M count=1; echo > /done; sleep 1000";
+    let script = "while [ ! -e /go ]; do sleep 0.05; done; dd if=/dev/zero of=/dev/null bs=200M count=1; sleep 1000";
     let mut bundle = Bundle::of(script);
     bundle.config["linux"]["resources"]["memory"] = json!({"limit": 33_554_432, "swap": 33_554_432});
     bundle.save();

@@ -7,6 +7,7 @@
 )]
 
 mod attach;
+mod chaos;
 mod exec;
 mod faults;
 mod foreign;

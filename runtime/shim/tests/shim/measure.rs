@@ -61,7 +61,13 @@ fn memory() {
     let pods: Vec<Pod> = (0..100).map(|_| Pod::start()).collect();
     for pod in &pods {
         let mut client = pod.connect();
-        pod.run(&mut client, "c", "echo one; sleep 0.1; echo two; exec sleep 1000");
+        pod.run(&mut client, "c", "seq 1 100000; sleep 0.1; echo two; exec sleep 1000");
+        let null = File::options().read(true).write(true).open("/dev/null").unwrap();
+        for number in 0..3 {
+            let process = Box::new(serde_json::from_value(process(&["/bin/true"])).unwrap());
+            let call = Call::Exec { container: "c".into(), exec: format!("e{number}"), process };
+            client.0.call(call, &[null.as_fd(); 3], PATIENCE).unwrap();
+        }
     }
     std::thread::sleep(Duration::from_secs(1));
     let rolled: Vec<_> = pods.iter().map(|pod| kib_of(pod.shim_pid())).collect();

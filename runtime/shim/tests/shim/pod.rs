@@ -11,7 +11,6 @@ use berth_runtime::shim::client::{self, Connection};
 use berth_runtime::shim::protocol::{
     Answer, Call, ContainerState, Event, ExitRecord, Handler, LogSpec, NamespaceMode, SandboxNamespaces, SandboxSpec,
 };
-use berth_sys::cgroup::{Cgroup, Hierarchies};
 use serde_json::{Value, json};
 
 /// How long anything here may take.
@@ -114,7 +113,7 @@ impl Pod {
             _ => json!({"type": "pid"}),
         };
         let mut config = json!({
-            "ociVersion": "1.2.0",
+            "ociVersion": "1.0.2",
             "root": {"path": self.folder.path().join("rootfs")},
             "process": process(args),
             "mounts": [
@@ -166,14 +165,15 @@ impl Pod {
             Some(_) => Handler::folder(&self.dir),
             None => self.dir.join("runtime"),
         };
-        fs::read_dir(folder).unwrap().count()
+        fs::read_dir(folder).map_or(0, Iterator::count)
     }
 
-    /// The pod's cgroup folders that are there.
+    /// The pod's cgroup folders that are there, in every hierarchy.
     pub(crate) fn cgroups(&self) -> Vec<PathBuf> {
-        let hierarchies = Hierarchies::of_machine().unwrap();
-        let cgroup = Cgroup::new(hierarchies, Path::new(&self.spec.cgroup), &["freezer", "cpuset"]).unwrap();
-        cgroup.folders().map(|(_, path, _)| path.to_owned()).filter(|path| path.exists()).collect()
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let hierarchies = mounts.lines().filter(|line| line.contains(" - cgroup"));
+        let roots = hierarchies.map(|line| Path::new(line.split(' ').nth(4).unwrap()));
+        roots.map(|root| root.join(&self.spec.id)).filter(|path| path.exists()).collect()
     }
 
     /// Mounts below the pod's folder.
@@ -202,11 +202,8 @@ impl Drop for Pod {
         if let Err(error) = client::reap_dead(&self.dir) {
             eprintln!("{error}");
         }
-        if let Ok(hierarchies) = Hierarchies::of_machine()
-            && let Ok(cgroup) = Cgroup::new(hierarchies, Path::new(&self.spec.cgroup), &["freezer", "cpuset"])
-        {
-            let _ = cgroup.kill();
-            let _ = cgroup.remove();
+        if let Err(error) = client::end_cgroup(&self.spec.cgroup) {
+            eprintln!("{error}");
         }
     }
 }

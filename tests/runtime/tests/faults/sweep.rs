@@ -1,9 +1,12 @@
 //! Every system call of every verb fails once, and kills once.
 
+use std::fs;
 use std::ops::RangeInclusive;
 
-use berth_runtime_tests::Container;
-use berth_runtime_tests::call::Call;
+use berth_runtime_tests::call::{Call, Outcome};
+use berth_runtime_tests::{Container, until};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
 
 use crate::inject::{Fault, count_calls, with_fault};
 
@@ -15,8 +18,7 @@ struct Verb {
 
 const CREATE: Verb = Verb { before: |_| {}, call: |container| container.create_call(&[]) };
 
-const START: Verb =
-    Verb { before: Container::create, call: |container| container.call(&["start", &container.id]) };
+const START: Verb = Verb { before: Container::create, call: |container| container.call(&["start", &container.id]) };
 
 const EXEC: Verb = Verb {
     before: |container| {
@@ -60,13 +62,44 @@ fn sweep(verb: &Verb, fault: Fault, part: u32) {
         let outcome = with_fault((verb.call)(&container), fault, number);
         if fault == Fault::Fails && outcome.code != 0 && std::ptr::eq(verb, &CREATE) {
             // What could not be made has left nothing for anybody to clean.
+            assert!(
+                !container.folder().join("state").join(&container.id).exists(),
+                "call {number}: {}",
+                outcome.text()
+            );
             container.assert_gone();
         }
         // What was cut short is found and removed by its name.
-        let deleted = container.call(&["delete", "--force", &container.id]).finish();
+        let deleted = delete(&container);
         assert_eq!(deleted.code, 0, "{fault:?} at call {number}: {}; {}", outcome.text(), deleted.text());
         container.assert_gone();
     }
+}
+
+/// Deletes a container as its engine would: one who takes the status of what has ended. Without, the namespace of the
+/// container's processes could not end.
+fn delete(container: &Container) -> Outcome {
+    let mut call = container.call(&["delete", "--force", &container.id]).begin();
+    until("the container is deleted", || {
+        for pid in orphans() {
+            let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
+        }
+        call.ended()
+    });
+    call.wait()
+}
+
+/// The children of this process that began in a container, by the many ids that they have.
+fn orphans() -> Vec<Pid> {
+    let children = fs::read_dir("/proc/self/task").expect("every kernel has it").flatten();
+    let lists = children.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    let pids: Vec<i32> =
+        lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect();
+    let is_nested = |pid: &i32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.lines().any(|line| line.starts_with("NSpid:") && line.split_whitespace().count() > 2)
+    };
+    pids.into_iter().filter(is_nested).map(Pid::from_raw).collect()
 }
 
 macro_rules! sweeps {
