@@ -89,7 +89,7 @@ fn a_config_that_makes_no_sense_is_told_by_field() {
     check(&["linux", "memoryPolicy"], json!({ "mode": "MPOL_BIND", "nodes": "x" }), "linux.memoryPolicy.nodes");
     check(&["process", "ioPriority"], json!({ "class": "IOPRIO_CLASS_BE", "priority": 8 }), "process.ioPriority");
     check(&["process", "scheduler"], json!({ "policy": "SCHED_ISO" }), "process.scheduler.policy");
-    check(&["mounts"], json!("x"), "config.json");
+    check(&["mounts"], json!("x"), "mounts: invalid type");
     check(&["linux", "seccomp"], json!({ "defaultAction": "SCMP_ACT_NOTIFY" }), "SCMP_ACT_NOTIFY");
 }
 
