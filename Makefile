@@ -12,7 +12,10 @@ FOR_UP := $(FOR_BUILD) ca-certificates curl kubernetes-client:kubectl mmdebstrap
 FOR_BENCH_RUNTIME := $(FOR_BUILD) busybox-static crun runc
 FOR_TEST := $(FOR_BUILD) bsdutils busybox-static ca-certificates conmon containerd docker-registry iproute2 kubernetes-client:kubectl nftables podman procps runc skopeo strace umoci
 
-.PHONY: up down build test check fmt bench-path bench-runtime
+# How long each fuzz target runs, in seconds.
+FUZZ_SECS := 20
+
+.PHONY: up down build test check fuzz fmt bench-path
 
 up: ; .ci/deps $(FOR_UP) && $(AS_CALLER) .ci/build $(BIN) && examples/up.sh $(BIN) target/examples
 
@@ -24,7 +27,9 @@ test: ; .ci/deps $(FOR_TEST) && .ci/test
 
 check: ; .ci/deps $(FOR_BUILD) && .ci/deps-check && .ci/check
 
-fmt: ; cargo fmt --all
+fuzz: ; .ci/deps $(FOR_BUILD) && .ci/deps-fuzz && .ci/fuzz $(FUZZ_SECS)
+
+fmt: ; cargo fmt --all && cargo fmt --manifest-path fuzz/Cargo.toml
 
 bench-path: ; .ci/deps $(FOR_TEST) && $(AS_CALLER) .ci/build $(BIN) && BERTH_BIN=$(BIN) cargo run --release --quiet -p berth-tests --bin bench-path
 

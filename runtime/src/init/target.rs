@@ -43,7 +43,7 @@ impl<'a> Parent<'a> {
     /// The folder that a place is in, made with those above it.
     fn of(&mut self, root: &Root, target: &'a Target) -> nix::Result<&Folder> {
         let path = target.path.parent().unwrap_or(Path::new("/"));
-        if !self.0.as_ref().is_some_and(|(known, _)| *known == path) {
+        if self.0.as_ref().is_none_or(|(known, _)| *known != path) {
             let folder = if target.no_links { without_links(root, target) } else { with_links(root, target, path) };
             self.0 = Some((path, folder?));
         }

@@ -67,7 +67,7 @@ fn a_config_that_makes_no_sense_is_told_by_field() {
     check(&["process", "args"], json!([]), "process.args");
     check(&["process", "args"], json!(["a\0b"]), "process.args");
     check(&["process", "cwd"], json!("relative"), "process.cwd");
-    check(&["linux", "cgroupsPath"], json!("/a/../b"), "cgroup path");
+    check(&["linux", "cgroupsPath"], json!("/a/../b"), "linux.cgroupsPath");
     check(&["linux", "rootfsPropagation"], json!("sideways"), "linux.rootfsPropagation");
     check(&["linux", "maskedPaths"], json!(["../x"]), "linux.maskedPaths");
     check(
@@ -89,7 +89,7 @@ fn a_config_that_makes_no_sense_is_told_by_field() {
     check(&["linux", "memoryPolicy"], json!({ "mode": "MPOL_BIND", "nodes": "x" }), "linux.memoryPolicy.nodes");
     check(&["process", "ioPriority"], json!({ "class": "IOPRIO_CLASS_BE", "priority": 8 }), "process.ioPriority");
     check(&["process", "scheduler"], json!({ "policy": "SCHED_ISO" }), "process.scheduler.policy");
-    check(&["mounts"], json!("x"), "config.json");
+    check(&["mounts"], json!("x"), "mounts: invalid type");
     check(&["linux", "seccomp"], json!({ "defaultAction": "SCMP_ACT_NOTIFY" }), "SCMP_ACT_NOTIFY");
 }
 
