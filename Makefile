@@ -15,7 +15,7 @@ FOR_TEST := $(FOR_BUILD) bsdutils busybox-static ca-certificates conmon containe
 # How long each fuzz target runs, in seconds.
 FUZZ_SECS := 20
 
-.PHONY: up down build test check fuzz fmt bench-path
+.PHONY: up down build test check fuzz fmt bench-path bench-runtime
 
 up: ; .ci/deps $(FOR_UP) && $(AS_CALLER) .ci/build $(BIN) && examples/up.sh $(BIN) target/examples
 
