@@ -135,8 +135,8 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// If the process has failed meanwhile, it has said so.
-    fn go_on(&self) {
+    /// What the process waits for is done. If it has failed meanwhile, it has said so.
+    pub(crate) fn go_on(&self) {
         let _ = sync::send(&self.socket, Message::GoOn);
     }
 

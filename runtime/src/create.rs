@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::hooks;
 use crate::init::Start;
 use crate::net_device;
-use crate::plan::{self, CgroupPlan, Plan};
+use crate::plan::{self, CgroupPlan, Making, Plan};
 use crate::seccomp::{self, Listener};
 use crate::spec;
 use crate::state::{Folder, InitRecord, Record, Status};
@@ -72,9 +72,17 @@ impl Runtime {
         filter.as_ref().map(|filter| folder.save_filter(filter)).transpose()?;
         cgroup.check_unused()?;
         undo.push(|| drop(cgroup.cgroup.remove()));
-        cgroup.apply()?;
-        let plan = plan::init(&spec, (&record.bundle, &record.rootfs), &cgroup, filter, launch)?;
+        let making = plan::when_cgroup_is_made(&spec)?;
+        match making {
+            Making::Before => cgroup.apply()?,
+            Making::Meanwhile => cgroup.cgroup.make_unified().map_err(Error::from)?,
+        }
+        let plan = plan::init(&spec, (&record.bundle, &record.rootfs), (&cgroup, making), filter, launch)?;
         let mut child = Conversation::begin(&plan, &cgroup.cgroup, start(&folder.start_socket())?)?;
+        if making == Making::Meanwhile {
+            cgroup.apply()?;
+            child.go_on();
+        }
         let pid = child.pid();
         let mut maker = Maker { spec: &spec, plan: &plan, record: &record, hooks_ran: false };
         let set_up = net_device::move_all(&spec, pid).and_then(|()| child.until_ready(&mut maker));

@@ -33,7 +33,7 @@ use berth_sys::cgroup::Cgroup;
 use berth_sys::process::{self, Program};
 use berth_sys::pty::Size;
 use nix::sched::CloneFlags;
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{Hooks, Mount as MountSpec, Process, Spec};
 
 pub(crate) use cgroup::{CgroupPlan, limits, unified};
 pub(crate) use check::check;
@@ -88,11 +88,41 @@ pub(crate) struct Plan {
     pub(crate) warnings: Vec<String>,
 }
 
+/// When the cgroup of a container is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Making {
+    /// Before its first process: that has no right to the machine's files, or hooks want to see it.
+    Before,
+    /// While the first process makes its mounts: two things that the kernel takes long for, side by side.
+    Meanwhile,
+}
+
+/// When the cgroup of this container can be made.
+pub(crate) fn when_cgroup_is_made(spec: &Spec) -> Result<Making, Error> {
+    let linux = spec::linux(spec)?;
+    let has_users = spec::namespace_flags(spec)?.contains(CloneFlags::CLONE_NEWUSER);
+    let has_hooks = spec.hooks().as_ref().is_some_and(|hooks| *hooks != Hooks::default());
+    let is_cgroup = |mount: &MountSpec| mount.typ().as_deref().is_some_and(|kind| kind.starts_with("cgroup"));
+    let mounts = spec.mounts().as_deref().unwrap_or_default();
+    let hidden = [linux.masked_paths(), linux.readonly_paths()].into_iter().flat_map(|list| list.iter().flatten());
+    // The cgroup's own mount comes last then: what is to be in it, or over it, must come after that.
+    let is_in_the_way = |number: usize, place: &Path| {
+        let others = mounts.iter().enumerate().filter(|(_, mount)| !is_cgroup(mount));
+        let mut others = others.map(|(other, mount)| (other, mount.destination().as_path()));
+        others.any(|(other, path)| path.starts_with(place) || other > number && place.starts_with(path))
+            || hidden.clone().any(|path| Path::new(path).starts_with(place))
+    };
+    let places = mounts.iter().enumerate().filter(|(_, mount)| is_cgroup(mount));
+    let mut places = places.map(|(number, mount)| (number, mount.destination().as_path()));
+    let can_wait = !has_users && !has_hooks && !places.any(|(number, place)| is_in_the_way(number, place));
+    Ok(if can_wait { Making::Meanwhile } else { Making::Before })
+}
+
 /// The plan of a container's first process.
 pub(crate) fn init(
     spec: &Spec,
     (bundle, rootfs): (&Path, &Path),
-    cgroup: &CgroupPlan,
+    (cgroup, making): (&CgroupPlan, Making),
     filter: Option<Filter>,
     mut launch: Launch,
 ) -> Result<Plan, Error> {
@@ -114,7 +144,7 @@ pub(crate) fn init(
     setup.extend(joined.steps);
     let (late_hooks, start_hooks) = plan_hooks(spec, &mut setup, &mut hook_inputs)?;
     let root_change = if launch.pivot { Step::Pivot } else { Step::MoveRoot };
-    let mounted = mounts::plan(spec, (bundle, rootfs), &cgroup.cgroup, &users)?;
+    let mounted = mounts::plan(spec, (bundle, rootfs), (&cgroup.cgroup, making), &users)?;
     setup.extend(mounted.steps);
     setup.extend(late_hooks);
     setup.push(root_change);
@@ -122,7 +152,9 @@ pub(crate) fn init(
     setup.push(Step::NewSession);
     setup.push(streams(process, stdio, true)?);
     setup.push(Step::Folder(folder(process)?, Missing::Make));
-    setup.extend(into(&cgroup.cgroup)?);
+    if making == Making::Before {
+        setup.extend(into(&cgroup.cgroup)?);
+    }
     setup.extend(joined.after_cgroup);
     setup.extend(schedule::after_cgroup(process, true)?);
     setup.extend(schedule::of_container(linux)?);

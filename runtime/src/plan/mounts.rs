@@ -19,7 +19,7 @@ use oci_spec::runtime::Spec;
 use super::entry::{self, Entry, What};
 use super::options::{self, Options};
 use super::users::UserNamespace;
-use super::{Content, Mount, Step, Target, devices};
+use super::{Content, Making, Mount, Step, Target, devices};
 use crate::error::Error;
 use crate::spec;
 
@@ -39,6 +39,9 @@ pub(super) struct Mounts<'a> {
     /// To be made read-only once everything is in place.
     sealed: Vec<PathBuf>,
     cgroup: &'a Cgroup,
+    making: Making,
+    /// What needs the cgroup, if that is made meanwhile.
+    late: Vec<Step>,
     users: &'a UserNamespace,
     bundle: &'a Path,
     /// The SELinux context of new file systems.
@@ -57,7 +60,7 @@ pub(super) struct Mounted {
 pub(super) fn plan(
     spec: &Spec,
     (bundle, rootfs): (&Path, &Path),
-    cgroup: &Cgroup,
+    (cgroup, making): (&Cgroup, Making),
     users: &UserNamespace,
 ) -> Result<Mounted, Error> {
     let linux = spec::linux(spec)?;
@@ -67,6 +70,8 @@ pub(super) fn plan(
         steps: Vec::new(),
         sealed: Vec::new(),
         cgroup,
+        making,
+        late: Vec::new(),
         users,
         bundle,
         label: entry::label(linux)?,
@@ -80,6 +85,11 @@ pub(super) fn plan(
     devices::plan(spec, linux, &mut mounts)?;
     mounts.steps.extend(entry::paths(linux.readonly_paths(), "linux.readonlyPaths")?.into_iter().map(Step::ReadOnly));
     mounts.steps.extend(entry::paths(linux.masked_paths(), "linux.maskedPaths")?.into_iter().map(Step::Mask));
+    if making == Making::Meanwhile {
+        mounts.steps.push(Step::AwaitCgroup);
+        mounts.steps.extend(enter(cgroup)?);
+        mounts.steps.append(&mut mounts.late);
+    }
     mounts.steps.extend(mounts.sealed.into_iter().map(Step::Seal));
     if spec.root().as_ref().is_some_and(|root| root.readonly() == Some(true)) {
         mounts.steps.push(Step::ReadOnlyRoot);
@@ -125,7 +135,7 @@ impl Mounts<'_> {
                 };
                 self.bind(&self.bundle.join(source), reach, Target::new(path, false), &options, idmap)
             }
-            What::Cgroup => self.cgroup(&path, &options),
+            What::Cgroup => self.add_cgroup(&path, &options),
             What::New { kind } => {
                 self.new_file_system(kind, path, options);
                 Ok(())
@@ -192,6 +202,18 @@ impl Mounts<'_> {
         });
     }
 
+    /// The cgroup's mounts, now or when it is there.
+    fn add_cgroup(&mut self, path: &Path, options: &Options) -> Result<(), Error> {
+        if self.making == Making::Before {
+            return self.cgroup(path, options);
+        }
+        let (sources, steps) = (std::mem::take(&mut self.source_steps), std::mem::take(&mut self.steps));
+        let added = self.cgroup(path, options);
+        self.late.extend(std::mem::replace(&mut self.source_steps, sources));
+        self.late.extend(std::mem::replace(&mut self.steps, steps));
+        added
+    }
+
     /// The container's own cgroup and nothing above it: its folder on v2, a folder of its folders on v1.
     fn cgroup(&mut self, path: &Path, options: &Options) -> Result<(), Error> {
         let folders: Vec<_> = self
@@ -232,6 +254,13 @@ impl Mounts<'_> {
     pub(super) fn step(&mut self, step: Step) {
         self.steps.push(step);
     }
+}
+
+/// The ways into the cgroup's v1 folders, by their paths on the machine.
+fn enter(cgroup: &Cgroup) -> Result<Vec<Step>, Error> {
+    let v1 = cgroup.folders().filter(|(_, _, version)| *version == Version::V1);
+    v1.map(|(_, folder, _)| Ok(Step::EnterCgroup { tasks: entry::text(&folder.join("tasks"), "linux.cgroupsPath")? }))
+        .collect()
 }
 
 const PRIVATE: u64 = nix::mount::MsFlags::MS_PRIVATE.bits();

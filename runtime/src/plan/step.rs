@@ -32,6 +32,10 @@ pub(crate) enum Step {
     AwaitHooks,
     /// Run hooks, with this file as their input.
     Hooks { hooks: Vec<Ready>, input: OwnedFd },
+    /// Wait until the cgroup is there, which its maker makes meanwhile.
+    AwaitCgroup,
+    /// Enter a cgroup of a v1 hierarchy by its `tasks` file on the machine.
+    EnterCgroup { tasks: CString },
     /// Enter a cgroup of a v1 hierarchy by its opened door.
     JoinCgroup { path: PathBuf, door: OwnedFd },
     /// Make a time namespace and enter it.
@@ -186,6 +190,8 @@ impl fmt::Display for Step {
                 let names: Vec<&str> = hooks.iter().map(|hook| hook.name.as_str()).collect();
                 write!(f, "run the hooks {}", names.join(", "))
             }
+            Self::AwaitCgroup => write!(f, "wait for the cgroup"),
+            Self::EnterCgroup { tasks } => write!(f, "enter the cgroup by {}", tasks.to_string_lossy()),
             Self::JoinCgroup { path, .. } => write!(f, "enter the cgroup {}", path.display()),
             Self::NewTimeNamespace { offsets } => {
                 write!(f, "make a time namespace with the offsets {:?}", offsets.trim())

@@ -129,6 +129,11 @@ impl Cgroup {
         self.folders.iter().try_for_each(Folder::make)
     }
 
+    /// Makes the folder in the unified hierarchy, as [`Self::make`] does: what a process can be born into.
+    pub fn make_unified(&self) -> Result<(), Error> {
+        self.folders.iter().filter(|folder| folder.version == Version::V2).try_for_each(Folder::make)
+    }
+
     /// The folder in the hierarchy with this controller, and that hierarchy's version.
     pub fn folder(&self, controller: &str) -> Option<(&Path, Version)> {
         let of = |folder: &&Folder| folder.controllers.iter().any(|name| name == controller);
