@@ -10,6 +10,7 @@ use nix::libc::{ESRCH, SIGKILL};
 use crate::Runtime;
 use crate::error::Error;
 use crate::state::{Folder, InitRecord, State, Status};
+use crate::systemd;
 
 /// The highest signal number.
 const SIGNAL_MAX: i32 = 64;
@@ -50,6 +51,9 @@ impl Runtime {
             killed?;
             ended?;
             cgroup.remove()?;
+        }
+        if record.is_systemd_s {
+            systemd::forget_scope(&cgroup);
         }
         folder.remove()?;
         Ok(record.run_poststop(0))

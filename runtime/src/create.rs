@@ -19,7 +19,8 @@ use crate::seccomp::{self, Listener};
 use crate::spec;
 use crate::state::{Folder, InitRecord, Record, Status};
 use crate::sync::{self, Message};
-use crate::{Launch, Runtime, Spawned};
+use crate::systemd::StandIn;
+use crate::{Launch, Runtime, Settings, Spawned};
 
 impl Runtime {
     pub(crate) fn create_container(&self, id: &str, bundle: &Path, launch: Launch) -> Result<Spawned, Error> {
@@ -67,12 +68,17 @@ impl Runtime {
         let mut undo = Undo::new();
         folder.make(id)?;
         undo.push(|| drop(folder.remove()));
-        let mut record = Record::new(id, bundle, &spec, &cgroup)?;
+        let mut record = Record::new(id, bundle, &spec, (&cgroup, self.settings))?;
         folder.save(&record)?;
         filter.as_ref().map(|filter| folder.save_filter(filter)).transpose()?;
         cgroup.check_unused()?;
         undo.push(|| drop(cgroup.cgroup.remove()));
         let making = plan::when_cgroup_is_made(&spec)?;
+        // Until the container's own process is in the cgroup, or there is none.
+        let _stand_in = match self.settings.systemd_cgroup {
+            true => Some(StandIn::begin_scope(&cgroup.cgroup)?),
+            false => None,
+        };
         match making {
             Making::Before => cgroup.apply()?,
             Making::Meanwhile => cgroup.cgroup.make_unified().map_err(Error::from)?,
@@ -163,7 +169,7 @@ impl Duties for Maker<'_> {
 }
 
 impl Record {
-    fn new(id: &str, bundle: &Path, spec: &Spec, cgroup: &CgroupPlan) -> Result<Self, Error> {
+    fn new(id: &str, bundle: &Path, spec: &Spec, (cgroup, settings): (&CgroupPlan, Settings)) -> Result<Self, Error> {
         let bundle = bundle.canonicalize().map_err(Error::file("find the bundle", bundle))?;
         Ok(Self {
             id: id.to_owned(),
@@ -173,6 +179,7 @@ impl Record {
             created: jiff::Timestamp::now(),
             owner: nix::unistd::geteuid().as_raw(),
             cgroup: cgroup.cgroup.path().to_owned(),
+            is_systemd_s: settings.systemd_cgroup,
             controllers: cgroup.controllers.iter().map(|name| (*name).to_owned()).collect(),
             namespaces: spec::namespace_flags(spec)?.bits(),
             curious: spec.process().as_ref().is_some_and(spec::is_curious),

@@ -26,6 +26,7 @@ mod spec;
 mod state;
 mod stats;
 mod sync;
+mod systemd;
 mod update;
 
 use std::os::fd::OwnedFd;

@@ -88,6 +88,8 @@ pub(crate) struct Record {
     pub(crate) created: jiff::Timestamp,
     pub(crate) owner: u32,
     pub(crate) cgroup: PathBuf,
+    /// Whether that is a scope that systemd made.
+    pub(crate) is_systemd_s: bool,
     /// The controllers that the cgroup has beyond the usual ones.
     pub(crate) controllers: Vec<String>,
     /// The namespaces that its processes share with no process of the machine, as flags of `setns(2)`.

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use berth_runtime::{Error, Stdio};
+use berth_runtime::{Error, Runtime, Settings, Stdio};
 use berth_sys::process::{Birth, exit_now, spawn, wait};
 use serde_json::{Value, json};
 
@@ -91,6 +91,20 @@ fn a_config_that_makes_no_sense_is_told_by_field() {
     check(&["process", "scheduler"], json!({ "policy": "SCHED_ISO" }), "process.scheduler.policy");
     check(&["mounts"], json!("x"), "mounts: invalid type");
     check(&["linux", "seccomp"], json!({ "defaultAction": "SCMP_ACT_NOTIFY" }), "SCMP_ACT_NOTIFY");
+}
+
+#[test]
+fn without_systemd_its_scope_is_missed_and_nothing_is_left() {
+    if std::path::Path::new("/run/systemd/system").exists() {
+        return eprintln!("SKIPPED: this machine has systemd");
+    }
+    let mut container = Container::new("true");
+    container.spec["linux"]["cgroupsPath"] = json!(format!("system.slice:berth:{}", container.id));
+    container.runtime = Runtime::with(container.folder().join("state"), Settings { systemd_cgroup: true });
+    let error = describe(&container.create().unwrap_err());
+    let scope = format!("ask systemd for the scope berth-{}.scope", container.id);
+    assert!(error.contains(&scope), "{error}");
+    container.assert_gone();
 }
 
 #[test]
