@@ -44,14 +44,14 @@ impl Pod {
         let mut connection = Connection::connect(&dir, PATIENCE).expect("the shim listens");
         ask(&mut connection, Call::Subscribe);
         let sleeper = Bundle::in_folder(&folder.join("pod-sleeper"), "pod-sleeper", &["/bin/sleep", "1000"]);
-        ask(&mut connection, Call::create("sleeper", sleeper.path.clone(), None));
-        ask(&mut connection, Call::Start { container: "sleeper".into() });
+        ask(&mut connection, Call::create(sleeper_id(), sleeper.path.clone(), None));
+        ask(&mut connection, Call::Start { container: sleeper_id() });
         Self { connection, bundle: bundle.path.clone(), round: 0 }
     }
 
     pub(crate) fn measure(&mut self, figures: &mut Figures) {
         self.round += 1;
-        let id = format!("c{}", self.round);
+        let id = format!("bench-{}-pod-{}", std::process::id(), self.round);
         let (connection, bundle) = (&mut self.connection, self.bundle.clone());
         figures.measure("shim create+start", || {
             ask(connection, Call::create(id.clone(), bundle, None));
@@ -64,7 +64,7 @@ impl Pod {
             "args": ["/bin/true"], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0},
         }))
         .expect("it is a process");
-        let call = Call::Exec { container: "sleeper".into(), exec: id, process: Box::new(process) };
+        let call = Call::Exec { container: sleeper_id(), exec: id, process: Box::new(process) };
         figures.measure("shim exec", || {
             connection.call(call, &[null.as_fd(); 3], PATIENCE).expect("the shim runs it");
             while !matches!(event(connection), Event::ExecExited { .. }) {}
@@ -89,4 +89,9 @@ impl Drop for Pod {
             let _ = waitpid(Pid::from_raw(pid as i32), None);
         }
     }
+}
+
+/// The container in which other processes are run.
+fn sleeper_id() -> String {
+    format!("bench-{}-pod-sleeper", std::process::id())
 }
