@@ -104,9 +104,8 @@ impl Runtime {
         for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
             match self.state(&name) {
                 Ok(state) => found.push(state),
-                // Gone meanwhile, or nothing of ours.
-                Err(Error::NotFound { .. } | Error::Id { .. }) => {}
-                Err(error) => return Err(error),
+                // Gone meanwhile, or nothing of ours, or of no use: the others are no worse for it.
+                Err(_) => {}
             }
         }
         found.sort_by(|one, other| one.id.cmp(&other.id));

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use berth_sys::cgroup::Cgroup;
+use berth_sys::cgroup::{Cgroup, END_DEADLINE};
 use berth_sys::namespace;
 use berth_sys::process::{self, Birth, Child, pidfd_send_signal, spawn, wait};
 use berth_sys::socket;
@@ -151,7 +151,10 @@ impl Drop for Conversation<'_> {
     fn drop(&mut self) {
         if let Some(child) = &self.child {
             let _ = pidfd_send_signal(&child.pidfd, nix::libc::SIGKILL);
-            let _ = wait(&child.pidfd);
+            // One that somebody froze does not end before it is thawed.
+            if process::wait_for_end(&child.pidfd, END_DEADLINE.as_millis() as u16).unwrap_or(false) {
+                let _ = wait(&child.pidfd);
+            }
         }
     }
 }

@@ -65,6 +65,8 @@ impl Runtime {
         let spec = spec::load(bundle)?;
         let cgroup = CgroupPlan::new(&spec, id, self.settings)?;
         let filter = seccomp::of_spec(&spec)?;
+        // A cgroup that was there before stays.
+        let is_new = !cgroup.cgroup.exists();
         let mut undo = Undo::new();
         folder.make(id)?;
         undo.push(|| drop(folder.remove()));
@@ -72,7 +74,11 @@ impl Runtime {
         folder.save(&record)?;
         filter.as_ref().map(|filter| folder.save_filter(filter)).transpose()?;
         cgroup.check_unused()?;
-        undo.push(|| drop(cgroup.cgroup.remove()));
+        undo.push(|| {
+            if is_new {
+                drop(cgroup.cgroup.remove())
+            }
+        });
         let making = plan::when_cgroup_is_made(&spec)?;
         // Until the container's own process is in the cgroup, or there is none.
         let _stand_in = match self.settings.systemd_cgroup {

@@ -95,7 +95,7 @@ pub enum Error {
     #[error("cannot handle the container's cgroup")]
     Cgroup(#[from] cgroup::Error),
     /// The cgroup that the container should have is in use.
-    #[error("cgroup {path} has processes already; give the container one of its own")]
+    #[error("cgroup {path} has processes already, or is frozen; give the container one of its own")]
     CgroupInUse {
         /// The cgroup.
         path: PathBuf,

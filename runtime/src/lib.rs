@@ -221,8 +221,8 @@ impl Runtime {
         self.container_state(id)
     }
 
-    /// Every container, by id. One that goes away meanwhile is left out, and one whose state makes no sense is an
-    /// error.
+    /// Every container, by id. One that goes away meanwhile is left out, and so is one whose state makes no sense, which
+    /// [`Self::state`] tells.
     pub fn list(&self) -> Result<Vec<State>, Error> {
         self.list_containers()
     }

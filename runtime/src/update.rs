@@ -19,8 +19,11 @@ impl Runtime {
         if status == Status::Stopped {
             return Err(Error::WrongState { id: id.to_owned(), status, wanted: "running" });
         }
-        let limits = plan::limits(resources)?;
+        let mut limits = plan::limits(resources)?;
         let cgroup = record.cgroup()?;
+        if limits.cpu_quota_us.is_none() && limits.cpu_period_us.is_some() {
+            limits.cpu_quota_us = quota_now(&cgroup);
+        }
         if resources.memory().as_ref().is_some_and(|memory| memory.check_before_update() == Some(true)) {
             check_memory(&cgroup, limits.memory_bytes)?;
         }
@@ -44,6 +47,13 @@ impl Runtime {
         }
         Ok(())
     }
+}
+
+/// The quota that a v2 cgroup has: a new period is written together with it.
+fn quota_now(cgroup: &Cgroup) -> Option<i64> {
+    let (folder, Version::V2) = cgroup.folder("cpu")? else { return None };
+    let text = std::fs::read_to_string(folder.join("cpu.max")).ok()?;
+    text.split_whitespace().next()?.parse().ok()
 }
 
 /// Refuses a limit below what is in use: the OOM killer would come at once.

@@ -9,7 +9,10 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::stat;
+use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+
+use crate::signal;
 
 /// Where a new process begins its life.
 #[derive(Clone, Copy)]
@@ -237,7 +240,10 @@ fn is_executable(mode: u32) -> bool {
 pub fn run_program(program: &Program, input: impl AsFd, deadline_ms: i32) -> nix::Result<Exit> {
     let errno = |error: io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
     let child = clone(&Birth::default(), 0, || {
-        if set_standard_stream(&input, 0).is_ok() && close_on_exec_from(3).is_ok() {
+        // As any program begins, whatever this process blocks and ignores.
+        umask(Mode::from_bits_truncate(0o022));
+        let is_ready = signal::reset().and_then(|()| set_standard_stream(&input, 0));
+        if is_ready.and_then(|()| close_on_exec_from(3)).is_ok() {
             program.execute();
         }
         exit_now(127)

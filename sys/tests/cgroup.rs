@@ -151,6 +151,7 @@ fn only_null() -> Policy {
             access: Access::parse("r").unwrap(),
         },
     ])
+    .unwrap()
 }
 
 /// Which of reading null, writing null and reading zero is allowed, as bits.
@@ -170,7 +171,7 @@ fn device_rules_hold_on_either_version() {
         assert_eq!(wait(&child.pidfd).unwrap().code(), 1);
         let all = Rule { allow: true, kind: None, major: None, minor: None, access: Access::ALL };
         let cgroup = Temporary::new(hierarchies, "", &Limits::default());
-        cgroup.0.set_devices(&Policy::new([all])).unwrap();
+        cgroup.0.set_devices(&Policy::new([all]).unwrap()).unwrap();
         let child = cgroup.spawn(what_can_be_opened);
         assert_eq!(wait(&child.pidfd).unwrap().code(), 7);
     };

@@ -3,15 +3,16 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use berth_sys::beneath::{Folder, Root};
+use berth_sys::mount::new_mount;
 use berth_sys::{caps, process};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, SFlag, fstat, makedev, umask};
-use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{Uid, chdir, fchown, mkdir};
 
 use super::Progress;
-use crate::plan::{Identity, Missing, Step, Target};
+use crate::plan::{Identity, Missing, Proc, Step, Target};
 
 impl Progress<'_> {
     /// Goes to the working directory, as root; where root may not go (a network file system that does not trust it),
@@ -34,18 +35,24 @@ impl Progress<'_> {
     }
 
     /// Opens the first of these files that is there: newer kernels have one for each security module.
-    pub(super) fn open_label(&mut self, files: &[&str]) -> nix::Result<()> {
+    pub(super) fn open_label(&mut self, files: &[&str], proc: Proc) -> nix::Result<()> {
         let slot = self.labels.iter_mut().find(|slot| slot.is_none()).ok_or(Errno::ENOBUFS)?;
+        let own = match proc {
+            Proc::Machine => None,
+            Proc::Own => Some(Root::from_folder(Folder::from(new_mount(c"proc", [], 0)?))),
+        };
         for file in files {
-            match open(*file, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()) {
+            let opened = match &own {
+                None => open(*file, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()),
+                Some(root) => {
+                    let file = Path::new(file.strip_prefix("/proc/").unwrap_or(file));
+                    root.open_file(file, OFlag::O_WRONLY, Mode::empty()).map_err(super::errno)
+                }
+            };
+            match opened {
                 Err(Errno::ENOENT) => {}
                 other => {
-                    let file = other?;
-                    // What stands in for the kernel's word would make it void (CVE-2019-16884).
-                    if fstatfs(&file)?.filesystem_type() != PROC_SUPER_MAGIC {
-                        return Err(Errno::EINVAL);
-                    }
-                    *slot = Some(file);
+                    *slot = Some(other?);
                     return Ok(());
                 }
             }

@@ -200,7 +200,7 @@ impl<'a> Progress<'a> {
         match step {
             Step::BecomeRoot { mapped } => enter::become_root(*mapped, maker),
             Step::OomScore(score) => enter::set_oom_score(score),
-            Step::OpenLabel { files, .. } => self.open_label(files),
+            Step::OpenLabel { files, proc, .. } => self.open_label(files, *proc),
             Step::Keyring(name) => enter::join_keyring(name),
             Step::JoinNamespace { kind, namespace, .. } => enter::once(namespace, |it| setns(it, kind.flag())),
             Step::JoinContainer { init, kinds } => enter::once(init, |it| setns(it, *kinds)),

@@ -54,7 +54,8 @@ impl CgroupPlan {
 
     /// Two containers in one cgroup would share their limits, and the end of either would be the end of both.
     pub(crate) fn check_unused(&self) -> Result<(), Error> {
-        if self.cgroup.processes()?.is_empty() {
+        // A frozen one would stop its first process half way.
+        if self.cgroup.all_processes()?.is_empty() && !self.cgroup.is_frozen()? {
             return Ok(());
         }
         Err(Error::CgroupInUse { path: self.cgroup.path().to_owned() })

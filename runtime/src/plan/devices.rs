@@ -103,7 +103,10 @@ pub(super) fn policy(rules: &[LinuxDeviceCgroup]) -> Result<Policy, Error> {
     // Pseudo-terminals and their multiplexer.
     all.push(allow(Kind::Char, Some(136), None, Access::ALL));
     all.push(allow(Kind::Char, Some(5), Some(2), Access::ALL));
-    Ok(Policy::new(all))
+    Policy::new(all).map_err(|number| {
+        let field = format!("linux.resources.devices[{number}]");
+        Error::spec(field, "takes a device out of a wider rule before it, which no kernel can be told")
+    })
 }
 
 fn parse(rule: &LinuxDeviceCgroup, field: &str) -> Result<Rule, Error> {

@@ -40,7 +40,7 @@ pub(crate) use check::check;
 pub(crate) use identity::Missing;
 pub(crate) use mounts::MASK_SOURCE;
 pub(crate) use options::MOUNT_OPTIONS;
-pub(crate) use step::{Content, Device, Identity, Mount, Step, Target};
+pub(crate) use step::{Content, Device, Identity, Mount, Proc, Step, Target};
 pub(crate) use users::Users;
 use users::{UserNamespace, Wanted};
 
@@ -136,12 +136,18 @@ pub(crate) fn init(
     let mut hook_inputs = Vec::new();
     // What /proc of the machine is needed for, while the process still is the machine's root.
     let mut setup = identity::score(process);
-    setup.extend(schedule::labels(process));
+    setup.extend(schedule::labels(process, Proc::Machine));
     if users.is_own() {
         setup.push(Step::BecomeRoot { mapped: matches!(users, UserNamespace::New(_)) });
     }
     setup.extend(launch.new_keyring.then(|| Step::Keyring(keyring_name(spec))));
     setup.extend(joined.steps);
+    // Hooks look for the container by the cgroup of its process. Without them it is entered last: what it costs to make
+    // the container is not charged to it.
+    let has_hooks = spec.hooks().is_some();
+    if making == Making::Before && has_hooks {
+        setup.extend(into(&cgroup.cgroup)?);
+    }
     let (late_hooks, start_hooks) = plan_hooks(spec, &mut setup, &mut hook_inputs)?;
     let root_change = if launch.pivot { Step::Pivot } else { Step::MoveRoot };
     let mounted = mounts::plan(spec, (bundle, rootfs), (&cgroup.cgroup, making), &users)?;
@@ -152,7 +158,7 @@ pub(crate) fn init(
     setup.push(Step::NewSession);
     setup.push(streams(process, stdio, true)?);
     setup.push(Step::Folder(folder(process)?, Missing::Make));
-    if making == Making::Before {
+    if making == Making::Before && !has_hooks {
         setup.extend(into(&cgroup.cgroup)?);
     }
     setup.extend(joined.after_cgroup);
@@ -219,9 +225,9 @@ pub(crate) fn exec(process: &Process, host: Host<'_>, mut launch: Launch) -> Res
         // nor have anything of it (CVE-2016-9962).
         entered_before.push((kinds, host.init));
         std::mem::swap(&mut setup, &mut before);
-        setup.extend(schedule::labels(process));
+        setup.extend(schedule::labels(process, Proc::Own));
     } else {
-        setup.extend(schedule::labels(process));
+        setup.extend(schedule::labels(process, Proc::Machine));
         setup.push(Step::JoinContainer { init: host.init, kinds });
     }
     setup.extend(kinds.contains(CloneFlags::CLONE_NEWUSER).then_some(Step::BecomeRoot { mapped: false }));

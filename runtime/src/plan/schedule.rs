@@ -6,7 +6,7 @@ use oci_spec::runtime::{
     MemoryPolicyModeType, Process,
 };
 
-use super::Step;
+use super::{Proc, Step};
 use crate::error::Error;
 use crate::limits::NUMBERS_BYTES_MAX;
 
@@ -94,13 +94,13 @@ pub(super) fn of_container(linux: &Linux) -> Result<Vec<Step>, Error> {
 
 /// Opens the files of the security labels while the machine's `/proc` is in sight; what is written later counts for the
 /// program that is executed next.
-pub(super) fn labels(process: &Process) -> Vec<Step> {
+pub(super) fn labels(process: &Process, proc: Proc) -> Vec<Step> {
     let wanted = [(process.apparmor_profile(), APPARMOR, "exec "), (process.selinux_label(), SELINUX, "")];
     wanted
         .into_iter()
         .filter_map(|(label, files, prefix)| {
             let label = label.as_ref().filter(|label| !label.is_empty())?;
-            Some(Step::OpenLabel { files, label: format!("{prefix}{label}") })
+            Some(Step::OpenLabel { files, label: format!("{prefix}{label}"), proc })
         })
         .collect()
 }

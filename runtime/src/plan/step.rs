@@ -17,6 +17,15 @@ use nix::sys::stat::{Mode, SFlag};
 use super::identity::Missing;
 use crate::hooks::Ready;
 
+/// Whose `/proc` tells the truth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Proc {
+    /// The machine's, while it is in sight.
+    Machine,
+    /// None but one of its own: the container's may have been mounted over (CVE-2025-52881).
+    Own,
+}
+
 /// One thing to do.
 #[derive(Debug)]
 pub(crate) enum Step {
@@ -25,7 +34,7 @@ pub(crate) enum Step {
     /// Become root of the user namespace, once its maker has mapped its users, if it is new.
     BecomeRoot { mapped: bool },
     /// Open a file below `/proc/self/attr` for a label that [`Step::WriteLabels`] writes.
-    OpenLabel { files: &'static [&'static str], label: String },
+    OpenLabel { files: &'static [&'static str], label: String, proc: Proc },
     /// Get a session keyring of its own.
     Keyring(CString),
     /// Let its maker run hooks, now that the namespaces are there.

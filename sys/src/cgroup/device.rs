@@ -65,26 +65,33 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Folds rules, as the kernel's v1 controller does when they are written to it one after the other.
-    pub fn new(rules: impl IntoIterator<Item = Rule>) -> Self {
+    /// Folds rules, as the kernel's v1 controller does when they are written to it one after the other. A rule that would
+    /// take something out of a wider one before it can be told to neither version: the error is its number.
+    pub fn new(rules: impl IntoIterator<Item = Rule>) -> Result<Self, usize> {
         let mut policy = Self::default();
-        for rule in rules {
+        for (number, rule) in rules.into_iter().enumerate() {
             match rule.kind {
                 None => policy = Self { allow_by_default: rule.allow, exceptions: BTreeMap::new() },
-                Some(kind) => policy.fold((kind, rule.major, rule.minor), rule),
+                Some(kind) => policy.fold((kind, rule.major, rule.minor), rule).ok_or(number)?,
             }
         }
         policy.exceptions.retain(|_, access| *access != 0);
-        policy
+        Ok(policy)
     }
 
-    fn fold(&mut self, device: Device, rule: Rule) {
-        let access = self.exceptions.entry(device).or_default();
-        if rule.allow == self.allow_by_default {
-            *access &= !rule.access.0;
-        } else {
-            *access |= rule.access.0;
+    fn fold(&mut self, device: Device, rule: Rule) -> Option<()> {
+        if rule.allow != self.allow_by_default {
+            *self.exceptions.entry(device).or_default() |= rule.access.0;
+            return Some(());
         }
+        for (known, access) in self.exceptions.iter_mut().filter(|(_, access)| **access & rule.access.0 != 0) {
+            if covers(&device, known) {
+                *access &= !rule.access.0;
+            } else if covers(known, &device) {
+                return None;
+            }
+        }
+        Some(())
     }
 
     /// Lines for `devices.allow` and `devices.deny`, the default first.
@@ -99,6 +106,12 @@ impl Policy {
         }));
         lines
     }
+}
+
+/// Whether one names every device that the other names.
+fn covers(one: &Device, other: &Device) -> bool {
+    let number = |one: Option<u32>, other: Option<u32>| one.is_none() || one == other;
+    one.0 == other.0 && number(one.1, other.1) && number(one.2, other.2)
 }
 
 impl Cgroup {
@@ -267,7 +280,12 @@ mod tests {
     }
 
     fn lines(rules: &[Rule]) -> Vec<String> {
-        Policy::new(rules.iter().copied()).lines().iter().map(|(file, line)| format!("{file} {line}")).collect()
+        Policy::new(rules.iter().copied())
+            .unwrap()
+            .lines()
+            .iter()
+            .map(|(file, line)| format!("{file} {line}"))
+            .collect()
     }
 
     #[test]
@@ -291,6 +309,18 @@ mod tests {
     }
 
     #[test]
+    fn what_would_make_a_hole_in_a_wider_rule_is_refused() {
+        let char = Some(Kind::Char);
+        let none = rule(false, None, (None, None), "rwm");
+        let all = rule(true, char, (None, None), "rwm");
+        let fuse = rule(false, char, (Some(10), Some(229)), "rw");
+        assert_eq!(Policy::new([none, all, fuse]), Err(2));
+        assert_eq!(Policy::new([none, rule(true, char, (None, None), "m"), fuse]).map(|_| ()), Ok(()));
+        let allowed = rule(true, char, (Some(10), Some(229)), "rw");
+        assert_eq!(lines(&[none, allowed, rule(false, char, (Some(10), None), "rw")]), ["devices.deny a"]);
+    }
+
+    #[test]
     fn a_denied_letter_is_no_access() {
         assert_eq!(Access::parse("rwm"), Some(Access::ALL));
         assert_eq!(Access::parse("rx"), None);
@@ -301,7 +331,7 @@ mod tests {
     fn every_jump_of_a_program_stays_inside() {
         let rules =
             [rule(true, Some(Kind::Char), (Some(1), None), "rw"), rule(true, Some(Kind::Block), (None, None), "m")];
-        let program = compile(&Policy::new(rules));
+        let program = compile(&Policy::new(rules).unwrap());
         for (at, instruction) in program.iter().enumerate() {
             assert!(
                 at + 1 + instruction.offset.max(0) as usize <= program.len() - 2

@@ -33,21 +33,27 @@ impl Cgroup {
     /// Lets every process in this cgroup and below go on. One that is not frozen is no error.
     pub fn thaw(&self) -> Result<(), Error> {
         match self.freezer()? {
-            (folder, Version::V2) => tolerate_gone(write(&folder.join("cgroup.freeze"), "0")),
+            (folder, Version::V2) => {
+                tolerate_gone(write(&folder.join("cgroup.freeze"), "0"))?;
+                // Others may have used the other freezer.
+                self.thaw_v1()
+            }
             (_, Version::V1) => self.thaw_v1(),
         }
     }
 
-    /// Whether somebody froze it, here or above. A cgroup that is gone is not frozen.
+    /// Whether somebody froze it, in either version's way, here or above. A cgroup that is gone is not frozen.
     pub fn is_frozen(&self) -> Result<bool, Error> {
-        let (folder, version) = self.freezer()?;
-        match version {
-            Version::V2 => Ok(events_say(folder, "frozen 1")?.unwrap_or(false)),
-            Version::V1 => match read(&folder.join("freezer.state")) {
-                Ok(state) => Ok(state.trim() != THAWED),
-                Err(Error::File { source, .. }) if is_gone(&source) => Ok(false),
-                Err(error) => Err(error),
-            },
+        if let Some(folder) = self.unified()
+            && events_say(folder, "frozen 1")?.unwrap_or(false)
+        {
+            return Ok(true);
+        }
+        let Some((folder, _)) = self.folder("freezer") else { return Ok(false) };
+        match read(&folder.join("freezer.state")) {
+            Ok(state) => Ok(state.trim() != THAWED),
+            Err(Error::File { source, .. }) if is_gone(&source) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 

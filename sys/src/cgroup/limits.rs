@@ -143,8 +143,14 @@ impl Limits {
             if self.cpu_quota_us.is_some() || self.cpu_period_us.is_some() {
                 let quota =
                     self.cpu_quota_us.filter(|&quota| quota > 0).map_or("max".into(), |quota| quota.to_string());
-                let period = self.cpu_period_us.filter(|&period| period > 0).unwrap_or(100_000);
-                put(settings, "cpu", "cpu.max", Some(format!("{quota} {period}")));
+                // Without a period the kernel keeps the one that it has.
+                let period = self.cpu_period_us.filter(|&period| period > 0);
+                put(
+                    settings,
+                    "cpu",
+                    "cpu.max",
+                    Some(period.map_or(quota.clone(), |period| format!("{quota} {period}"))),
+                );
             }
             put(settings, "cpu", "cpu.max.burst", burst);
         } else {
@@ -299,7 +305,7 @@ mod tests {
     #[test]
     fn no_limit_is_written_as_each_version_writes_it() {
         let limits = Limits { cpu_quota_us: Some(-1), memory_bytes: Some(-1), pids: Some(-1), ..Limits::default() };
-        check(Version::V2, limits.clone(), &[("cpu.max", "max 100000"), ("memory.max", "max"), ("pids.max", "max")]);
+        check(Version::V2, limits.clone(), &[("cpu.max", "max"), ("memory.max", "max"), ("pids.max", "max")]);
         let both = ("memory.memsw.limit_in_bytes", "-1");
         let quota = ("cpu.cfs_quota_us", "-1");
         check(Version::V1, limits, &[quota, ("memory.limit_in_bytes", "-1"), both, ("pids.max", "max")]);

@@ -287,6 +287,9 @@ fn the_bundle_is_the_current_folder_if_none_is_named() {
 
 #[test]
 fn of_many_who_start_a_container_one_does() {
+    if lacks("runc", "who comes second may wait at its pipe for ever") {
+        return;
+    }
     let container = Container::new("echo once; exec sleep 1000");
     container.create();
     let started = std::thread::scope(|scope| {

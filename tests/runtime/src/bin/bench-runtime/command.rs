@@ -106,7 +106,9 @@ fn reap_orphans() {
 /// Runs a command and prints the most memory that any process of it had, in KiB.
 pub(crate) fn print_peak(mut arguments: impl Iterator<Item = String>) {
     let program = arguments.next().expect("a command is given");
-    let status = Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).status();
+    // What is left of it would hold the streams open.
+    let mut command = Command::new(program);
+    let status = command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
     assert!(status.is_ok_and(|status| status.success()));
     println!("{}", getrusage(UsageWho::RUSAGE_CHILDREN).expect("every kernel has it").max_rss());
 }
