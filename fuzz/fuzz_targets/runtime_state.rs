@@ -41,8 +41,9 @@ fuzz_target!(|bytes: &[u8]| {
     let (one, all) = (runtime.state(ID), runtime.list());
     match (&one, &all) {
         (Ok(one), Ok(all)) => assert_eq!(std::slice::from_ref(one), all),
-        (Err(one), Err(all)) => {
-            assert_eq!(one.to_string(), all.to_string());
+        // One that cannot be read does not hide others.
+        (Err(one), Ok(all)) => {
+            assert!(all.is_empty());
             assert!(names_the_field(one, &path), "{one:?}");
         }
         _ => panic!("{one:?} but {all:?}"),
