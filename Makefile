@@ -10,7 +10,7 @@ BIN := target/release
 FOR_BUILD := build-essential
 FOR_UP := $(FOR_BUILD) ca-certificates curl kubernetes-client:kubectl mmdebstrap
 FOR_BENCH_RUNTIME := $(FOR_BUILD) busybox-static crun runc
-FOR_TEST := $(FOR_BUILD) bsdutils busybox-static ca-certificates conmon containerd docker-registry iproute2 kubernetes-client:kubectl nftables podman procps runc skopeo strace umoci
+FOR_TEST := $(FOR_BUILD) bsdutils busybox-static ca-certificates conmon containerd dbus-daemon docker-registry iproute2 kubernetes-client:kubectl nftables podman procps runc skopeo strace umoci
 
 # How long each fuzz target runs, in seconds.
 FUZZ_SECS := 20

@@ -1,8 +1,10 @@
-//! A cgroup that systemd knows: a transient scope, asked for over D-Bus by `cgroups-rs`, so that systemd neither removes
-//! nor rearranges what is in it.
+//! A cgroup that systemd knows: a transient scope, asked for over D-Bus ([`bus`]), so that systemd neither removes nor
+//! rearranges what is in it (org.freedesktop.systemd1(5)).
 //!
 //! A scope begins with a process and ends with its last. A process that does nothing stands in for the container's until
 //! that is in the cgroup; then it is ended, and the rest is as without systemd.
+
+mod bus;
 
 use std::path::Path;
 use std::thread;
@@ -10,10 +12,9 @@ use std::time::{Duration, Instant};
 
 use berth_sys::cgroup::Cgroup;
 use berth_sys::process::{self, Birth, Child};
-use cgroups_rs::systemd::SystemdClient;
-use cgroups_rs::systemd::props::PropertiesBuilder;
 
 use crate::error::Error;
+use bus::{Body, Bus, Method, Value};
 
 /// How long systemd may take to make a scope, and how often to look whether it has: it answers when the work is queued.
 const SCOPE_DEADLINE: Duration = Duration::from_secs(25);
@@ -39,10 +40,7 @@ impl StandIn {
         };
         let stand_in = Self(process::spawn(&Birth::default(), wait_for_ever).map_err(Error::Spawn)?);
         let pid = stand_in.0.pid;
-        let properties = PropertiesBuilder::default_cgroup(&slice, &unit).pids(vec![pid.unsigned_abs()]).build();
-        SystemdClient::new(&unit, properties)
-            .and_then(|client| client.start())
-            .map_err(|error| failed(std::io::Error::other(error)))?;
+        start(&unit, &slice, pid.unsigned_abs()).map_err(failed)?;
         let deadline = Instant::now() + SCOPE_DEADLINE;
         while !is_in(pid, path) {
             if Instant::now() > deadline {
@@ -72,10 +70,49 @@ fn is_in(pid: i32, path: &Path) -> bool {
     systemd_s.any(|own| Path::new(own) == path)
 }
 
+/// `StartTransientUnit` of systemd's manager: name, mode, properties, other units.
+fn start_method() -> Method<'static> {
+    method("StartTransientUnit", "ssa(sv)a(sa(sv))")
+}
+
+fn method(member: &'static str, signature: &'static str) -> Method<'static> {
+    Method {
+        destination: "org.freedesktop.systemd1",
+        path: "/org/freedesktop/systemd1",
+        interface: "org.freedesktop.systemd1.Manager",
+        member,
+        signature,
+    }
+}
+
+fn start(unit: &str, slice: &str, pid: u32) -> std::io::Result<()> {
+    let description = format!("berth container {unit}");
+    let pids = [pid];
+    let yes = Value::Flag(true);
+    let mut properties = vec![
+        ("Description", Value::Text(&description)),
+        ("DefaultDependencies", Value::Flag(false)),
+        ("PIDs", Value::Numbers(&pids)),
+    ];
+    // A slice is in the slice that its name says.
+    if unit.ends_with(".scope") {
+        properties.extend([("Slice", Value::Text(slice)), ("Delegate", yes.clone())]);
+    }
+    properties.extend(["CPUAccounting", "MemoryAccounting", "TasksAccounting"].map(|name| (name, yes.clone())));
+    let mut body = Body::default();
+    body.text(unit);
+    body.text("replace");
+    body.properties(&properties);
+    body.properties(&[]);
+    Bus::connect()?.call(&start_method(), body)
+}
+
 /// Has systemd forget a scope whose processes are gone; it does so by itself, but for one that failed.
 pub(crate) fn forget_scope(cgroup: &Cgroup) {
     let unit = cgroup.path().file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    if let Ok(client) = SystemdClient::new(unit, Vec::new()) {
-        let _ = client.stop();
+    let mut body = Body::default();
+    body.text(unit);
+    if let Ok(mut bus) = Bus::connect() {
+        let _ = bus.call(&method("ResetFailedUnit", "s"), body);
     }
 }
