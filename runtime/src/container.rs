@@ -102,10 +102,9 @@ impl Runtime {
         };
         let mut found = Vec::new();
         for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
-            match self.state(&name) {
-                Ok(state) => found.push(state),
-                // Gone meanwhile, or nothing of ours, or of no use: the others are no worse for it.
-                Err(_) => {}
+            // Others are gone meanwhile, or nothing of ours, or of no use: these are no worse for it.
+            if let Ok(state) = self.state(&name) {
+                found.push(state);
             }
         }
         found.sort_by(|one, other| one.id.cmp(&other.id));
