@@ -30,6 +30,12 @@ pub fn reset() -> nix::Result<()> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
 }
 
+/// Lets this process wait for its children: where its parent ignored their ends, the kernel would reap them unseen, and
+/// a wait for one would last until the last had gone (`man 2 wait`, NOTES).
+pub fn heed_children() -> nix::Result<()> {
+    change(libc::SIGCHLD, Some(&Action { handler: libc::SIG_DFL, flags: 0, restorer: 0, mask: 0 }), None)
+}
+
 /// By the system call itself: libc keeps two signals to itself, which somebody may have set to be ignored all the same.
 fn change(signal: i32, new: Option<&Action>, old: Option<&mut Action>) -> nix::Result<()> {
     let new = new.map_or(ptr::null(), ptr::from_ref);

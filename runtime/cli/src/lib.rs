@@ -56,6 +56,10 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Err(error) => return fail(&Log::default(), &error),
     };
     let log = Log::new(global.log.clone(), global.log_format);
+    if let Err(errno) = berth_sys::signal::heed_children() {
+        log.error(&format!("heeding the ends of children: {errno}"));
+        return ExitCode::FAILURE;
+    }
     match Command::parse(&mut words).and_then(|command| obey(command, global, &log)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => fail(&log, &error),

@@ -52,11 +52,14 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use berth_sys::selfexec;
+use berth_sys::{selfexec, signal};
 
 fn main() -> ExitCode {
     if let Err(error) = selfexec::protect() {
         return complain(&format!("protecting this program from containers: {error}"));
+    }
+    if let Err(errno) = signal::heed_children() {
+        return complain(&format!("heeding the ends of children: {errno}"));
     }
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let [flag, dir] = arguments.as_slice() else { return usage() };

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::{Child, Command, Stdio};
 
-use crate::bundle::{Bundle, WAIT};
+use crate::bundle::{Bundle, WAIT, ended};
 
 /// Sends a signal to the runtime that timeout(1) runs for us.
 fn signal(child: &Child, signal: &str) {
@@ -42,4 +42,12 @@ fn whoever_kills_a_program_is_told_as_shells_do() {
     bundle.await_file("there");
     bundle.runtime(&["kill", "a", "KILL"]).ok();
     assert_eq!(child.wait().unwrap().code(), Some(137));
+}
+
+#[test]
+fn a_caller_may_ignore_the_ends_of_its_children() {
+    let bundle = Bundle::of("grep SigIgn: /proc/self/status; exit 5");
+    let line = format!("trap '' CHLD; {}", bundle.line("run a"));
+    let ended = ended(Command::new("timeout").args(["--kill-after=5", "60", "sh", "-c", &line]).stdin(Stdio::null()));
+    assert_eq!((ended.code, ended.out.as_str()), (5, "SigIgn:\t0000000000000000\n"), "{}", ended.err);
 }
