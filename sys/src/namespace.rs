@@ -15,6 +15,7 @@ use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::Mode;
+use nix::unistd::{getpid, getppid, pause};
 
 use crate::process::{self, Birth};
 
@@ -184,10 +185,15 @@ pub fn map_users(pid: i32, users: &str, groups: &str) -> io::Result<()> {
 /// A user namespace with these mappings that no process is in: what mounts are mapped by.
 pub fn new_user(users: &str, groups: &str) -> io::Result<OwnedFd> {
     let birth = Birth { namespaces: CloneFlags::CLONE_NEWUSER, ..Birth::default() };
+    let caller = getpid();
     let child = process::spawn(&birth, || {
-        loop {
-            nix::unistd::pause();
+        // The caller may be killed before it ends this process: then it ends by itself, and holds nobody's pipe until then.
+        let _ = process::die_with_parent(true);
+        let _ = process::close_all_but(&[]);
+        while getppid() == caller {
+            pause();
         }
+        process::exit_now(0)
     })?;
     let made = map_users(child.pid, users, groups)
         .and_then(|()| File::open(format!("/proc/{}/ns/user", child.pid)))
