@@ -205,3 +205,19 @@ fn the_machine_s_own_folder_of_devices_is_left_as_it_is() {
     assert_eq!(container.output(), "/dev/mark\n2");
     assert_eq!(fs::read_dir(&devices).unwrap().count(), 2);
 }
+
+#[test]
+fn a_hole_in_a_wider_rule_is_refused_and_never_dropped() {
+    if lacks("crun", "drops the narrower rule") {
+        return;
+    }
+    let container = Container::sleeper().with(|spec| {
+        spec["linux"]["resources"]["devices"] = json!([
+            { "allow": false, "access": "rwm" },
+            { "allow": true, "type": "c", "access": "rwm" },
+            { "allow": false, "type": "c", "major": 10, "minor": 229, "access": "rw" },
+        ]);
+    });
+    container.try_create().refused();
+    container.assert_gone();
+}

@@ -302,3 +302,22 @@ fn a_hook_can_work_on_the_container_s_network() {
     });
     assert_eq!(container.output(), "1234");
 }
+
+#[test]
+fn hooks_begin_as_any_program_does() {
+    if lacks("runc | crun", "hooks have the umask of the caller or of the container") {
+        return;
+    }
+    let mut container = Container::new("true").with(|spec| spec["process"]["user"]["umask"] = json!(0o077));
+    let log = shared(&mut container);
+    for kind in KINDS {
+        let report = format!("{{ umask; grep -E '^Sig(Blk|Ign):' /proc/self/status; }} > {}/{kind}", log.display());
+        container.spec["hooks"][kind] = json!([indifferent(&report)]);
+    }
+    container.run().ok();
+    container.delete();
+    let none = "0".repeat(16);
+    for kind in KINDS {
+        assert_eq!(read(&log, kind), format!("0022\nSigBlk:\t{none}\nSigIgn:\t{none}\n"), "{kind}");
+    }
+}
