@@ -5,7 +5,7 @@
 //! `*at` calls on a single name: there is no path left in which anybody could swap a link, and a link that is itself the
 //! name is never followed.
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -188,14 +188,7 @@ impl Folder {
 
     /// As [`Self::read_link`] without allocating: how many bytes of `target` it fills. `ENAMETOOLONG` if it has no room.
     pub fn read_link_into(&self, name: &OsStr, target: &mut [u8]) -> io::Result<usize> {
-        let name = leaf(name)?;
-        let room = target.len();
-        let length = name.with_nix_path(|name| {
-            // SAFETY: the kernel reads the terminated name and writes at most `room` bytes into `target`.
-            unsafe { libc::readlinkat(self.0.as_raw_fd(), name.as_ptr(), target.as_mut_ptr().cast(), room) }
-        })?;
-        let length = Errno::result(length)? as usize;
-        if length < room { Ok(length) } else { Err(Errno::ENAMETOOLONG.into()) }
+        Ok(leaf(name)?.with_nix_path(|name| read_link_into(&self.0, name, target))??)
     }
 
     /// Gives `name` itself to an owner. The kernel takes set-user-ID bits and file capabilities off: set them after.
@@ -238,6 +231,16 @@ impl Folder {
 }
 
 /// `name`, if it is one part of a path and not `.` or `..`.
+/// Reads where the link `name` in a folder points. Allocates nothing; how many bytes of `target` it fills, which are fewer
+/// than there are. `ENAMETOOLONG` if it has no room.
+pub(crate) fn read_link_into(folder: &OwnedFd, name: &CStr, target: &mut [u8]) -> nix::Result<usize> {
+    let room = target.len();
+    // SAFETY: the kernel reads the terminated name and writes at most `room` bytes into `target`.
+    let length = unsafe { libc::readlinkat(folder.as_raw_fd(), name.as_ptr(), target.as_mut_ptr().cast(), room) };
+    let length = Errno::result(length)? as usize;
+    if length < room { Ok(length) } else { Err(Errno::ENAMETOOLONG) }
+}
+
 fn leaf(name: &OsStr) -> io::Result<&OsStr> {
     match name.as_bytes() {
         b"" | b"." | b".." => Err(Errno::EINVAL.into()),

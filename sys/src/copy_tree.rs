@@ -9,6 +9,8 @@ use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags, fstatat, mkdirat, mk
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchownat};
 
+use crate::beneath::read_link_into;
+
 /// How deep folders may lie in one another.
 const DEPTH_MAX: usize = 40;
 
@@ -80,11 +82,8 @@ fn copy_file(from: &OwnedFd, to: &OwnedFd, name: &CStr) -> nix::Result<()> {
 
 fn copy_link(from: &OwnedFd, to: &OwnedFd, name: &CStr) -> nix::Result<()> {
     let mut target = [0_u8; libc::PATH_MAX as usize];
-    // One byte stays zero, which ends the string.
-    let room = target.len() - 1;
-    // SAFETY: the kernel writes at most `room` bytes into `target`, and reads the terminated name.
-    let length = unsafe { libc::readlinkat(from.as_raw_fd(), name.as_ptr(), target.as_mut_ptr().cast(), room) };
-    Errno::result(length)?;
+    // At least one byte stays zero, which ends the string.
+    read_link_into(from, name, &mut target)?;
     // SAFETY: both strings are terminated and outlive the call, which only reads them.
     Errno::result(unsafe { libc::symlinkat(target.as_ptr().cast(), to.as_raw_fd(), name.as_ptr()) }).map(drop)
 }

@@ -15,9 +15,8 @@ use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::Mode;
-use nix::unistd::{getpid, getppid, pause};
 
-use crate::process::{self, Birth};
+use crate::process;
 
 /// What nix has no name for yet.
 const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
@@ -184,22 +183,11 @@ pub fn map_users(pid: i32, users: &str, groups: &str) -> io::Result<()> {
 
 /// A user namespace with these mappings that no process is in: what mounts are mapped by.
 pub fn new_user(users: &str, groups: &str) -> io::Result<OwnedFd> {
-    let birth = Birth { namespaces: CloneFlags::CLONE_NEWUSER, ..Birth::default() };
-    let caller = getpid();
-    let child = process::spawn(&birth, || {
-        // The caller may be killed before it ends this process: then it ends by itself, and holds nobody's pipe until then.
-        let _ = process::die_with_parent(true);
-        let _ = process::close_all_but(&[]);
-        while getppid() == caller {
-            pause();
-        }
-        process::exit_now(0)
-    })?;
+    let child = process::spawn_idle(CloneFlags::CLONE_NEWUSER)?;
     let made = map_users(child.pid, users, groups)
         .and_then(|()| File::open(format!("/proc/{}/ns/user", child.pid)))
         .map(OwnedFd::from);
-    process::pidfd_send_signal(&child.pidfd, libc::SIGKILL)?;
-    process::wait(&child.pidfd)?;
+    process::kill_and_wait(&child.pidfd)?;
     made
 }
 

@@ -8,9 +8,9 @@ use std::{fmt, io, ptr};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
-use nix::sys::stat::stat;
-use nix::sys::stat::{Mode, umask};
+use nix::sys::stat::{Mode, stat, umask};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::{getpid, getppid, pause};
 
 use crate::signal;
 
@@ -75,6 +75,20 @@ pub fn spawn(birth: &Birth<'_>, child: impl FnOnce() -> Infallible) -> io::Resul
     let result = clone(birth, 0, child);
     setns(own, CloneFlags::CLONE_NEWPID)?;
     result
+}
+
+/// Makes a process that does nothing, in these new namespaces: for what needs one to hold on to. It has no descriptors
+/// but the standard streams, and ends with the thread that made it at the latest, even if that is killed.
+pub fn spawn_idle(namespaces: CloneFlags) -> io::Result<Child> {
+    let maker = getpid();
+    spawn(&Birth { namespaces, ..Birth::default() }, || {
+        let _ = die_with_parent(true);
+        let _ = close_all_but(&[]);
+        while getppid() == maker {
+            pause();
+        }
+        exit_now(0)
+    })
 }
 
 /// Makes the process by way of another one, which enters namespaces that its maker could not come back from, makes it
@@ -257,8 +271,7 @@ pub fn run_program(program: &Program, input: impl AsFd, deadline_ms: i32) -> nix
         }
     };
     if ready == 0 {
-        pidfd_send_signal(&child.pidfd, libc::SIGKILL).map_err(errno)?;
-        wait(&child.pidfd).map_err(errno)?;
+        kill_and_wait(&child.pidfd).map_err(errno)?;
         return Err(Errno::ETIMEDOUT);
     }
     wait(&child.pidfd).map_err(errno)
@@ -427,6 +440,12 @@ pub fn wait(pidfd: impl AsFd) -> io::Result<Exit> {
             Err(errno) => return Err(errno.into()),
         }
     }
+}
+
+/// Kills a child and takes its status. Not for one that may be frozen, which would not end.
+pub fn kill_and_wait(pidfd: impl AsFd) -> io::Result<Exit> {
+    pidfd_send_signal(&pidfd, libc::SIGKILL)?;
+    wait(pidfd)
 }
 
 /// Takes a child's status if it has ended; `None` while it lives.

@@ -17,14 +17,17 @@ struct Action {
     mask: u64,
 }
 
+/// What the kernel does by itself.
+const DEFAULT: Action = Action { handler: libc::SIG_DFL, flags: 0, restorer: 0, mask: 0 };
+
 /// Takes back what the calling process ignores and blocks, so that the program that it executes next finds every
 /// signal at its default. Handlers are reset by `execve` itself.
 pub fn reset() -> nix::Result<()> {
     for signal in 1..=SIGNAL_MAX {
-        let mut action = Action { handler: libc::SIG_DFL, flags: 0, restorer: 0, mask: 0 };
+        let mut action = DEFAULT;
         change(signal, None, Some(&mut action))?;
         if action.handler == libc::SIG_IGN {
-            change(signal, Some(&Action { handler: libc::SIG_DFL, flags: 0, restorer: 0, mask: 0 }), None)?;
+            change(signal, Some(&DEFAULT), None)?;
         }
     }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
@@ -33,7 +36,7 @@ pub fn reset() -> nix::Result<()> {
 /// Lets this process wait for its children: where its parent ignored their ends, the kernel would reap them unseen, and
 /// a wait for one would last until the last had gone (`man 2 wait`, NOTES).
 pub fn heed_children() -> nix::Result<()> {
-    change(libc::SIGCHLD, Some(&Action { handler: libc::SIG_DFL, flags: 0, restorer: 0, mask: 0 }), None)
+    change(libc::SIGCHLD, Some(&DEFAULT), None)
 }
 
 /// By the system call itself: libc keeps two signals to itself, which somebody may have set to be ignored all the same.

@@ -5,7 +5,6 @@ use std::io;
 use std::path::Path;
 
 use berth_sys::{process, pty};
-use nix::libc::SIGKILL;
 use oci_spec::runtime::{Box as ConsoleSize, BoxBuilder, Capability, LinuxCapabilities, Process};
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
@@ -41,8 +40,7 @@ pub(crate) fn exec(host: &Host<'_>, args: &Exec) -> Result<u8, Error> {
     };
     let mut spawned = host.runtime.exec(&args.id, &process, options).map_err(reworded)?;
     let terminal = launch::announce(&args.launching, &mut spawned).inspect_err(|_| {
-        let _ = process::pidfd_send_signal(&spawned.pidfd, SIGKILL);
-        let _ = process::wait(&spawned.pidfd);
+        let _ = process::kill_and_wait(&spawned.pidfd);
     })?;
     host.warn(&spawned.warnings);
     match signals {

@@ -13,7 +13,6 @@ use berth_sys::namespace::{self, Kind};
 use berth_sys::process::{self, Birth};
 use berth_sys::undo::Undo;
 use berth_sys::{loopback, sysctl};
-use nix::libc;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::sethostname;
 
@@ -168,9 +167,7 @@ fn make_init(folder: &Path) -> Result<i32, Error> {
 /// Kills a pid namespace's init, and so all that is in it, and takes its status.
 fn end_init(init: i32) {
     let Ok(pidfd) = process::pidfd_open(init) else { return };
-    if process::pidfd_send_signal(&pidfd, libc::SIGKILL).is_ok() {
-        let _ = process::wait(&pidfd);
-    }
+    let _ = process::kill_and_wait(&pidfd);
 }
 
 fn pin(source: &Path, path: &Path) -> Result<(), Error> {

@@ -11,7 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use berth_sys::cgroup::Cgroup;
-use berth_sys::process::{self, Birth, Child};
+use berth_sys::process::{self, Child};
+use nix::sched::CloneFlags;
 
 use crate::error::Error;
 use bus::{Body, Bus, Method, Value};
@@ -33,12 +34,7 @@ impl StandIn {
         let slice = name(path.parent()).unwrap_or_else(|| "-.slice".to_owned());
         let failed =
             |source: std::io::Error| Error::Setup { step: format!("ask systemd for the scope {unit}"), source };
-        let wait_for_ever = || {
-            loop {
-                nix::unistd::pause();
-            }
-        };
-        let stand_in = Self(process::spawn(&Birth::default(), wait_for_ever).map_err(Error::Spawn)?);
+        let stand_in = Self(process::spawn_idle(CloneFlags::empty()).map_err(Error::Spawn)?);
         let pid = stand_in.0.pid;
         start(&unit, &slice, pid.unsigned_abs()).map_err(failed)?;
         let deadline = Instant::now() + SCOPE_DEADLINE;
@@ -54,8 +50,7 @@ impl StandIn {
 
 impl Drop for StandIn {
     fn drop(&mut self) {
-        let _ = process::pidfd_send_signal(&self.0.pidfd, nix::libc::SIGKILL);
-        let _ = process::wait(&self.0.pidfd);
+        let _ = process::kill_and_wait(&self.0.pidfd);
     }
 }
 
