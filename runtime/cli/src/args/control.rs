@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::args::{Command, Verb, Word, Words};
+use crate::args::{Command, Verb, Words};
 use crate::error::Error;
 use crate::quantity;
 use crate::signal::Signal;
@@ -88,28 +88,10 @@ impl FromStr for Listing {
     }
 }
 
-/// The operands of a verb whose flags `take` knows; `None` if help was asked for.
-fn operands(
-    words: &mut Words,
-    mut take: impl FnMut(&str, &mut Words) -> Result<bool, Error>,
-) -> Result<Result<Vec<String>, String>, Error> {
-    let mut operands = Vec::new();
-    while let Some(word) = words.next()? {
-        match word {
-            Word::Operand(word) => operands.push(word.into_string().map_err(Error::not_text)?),
-            Word::Flag(flag) if take(&flag, words)? => {}
-            Word::Flag(flag) => return Ok(Err(flag)),
-        }
-    }
-    Ok(Ok(operands))
-}
-
 /// A verb with an id and no flags.
 fn of_id(verb: &'static Verb, words: &mut Words, make: fn(String) -> Command) -> Result<Command, Error> {
-    match operands(words, |_, _| Ok(false))? {
-        Ok(operands) => verb.one(operands).map(make),
-        Err(flag) => verb.other_flag(&flag),
-    }
+    let Some(operands) = words.operands(|_, _| Ok(false))? else { return Ok(verb.help()) };
+    verb.one(operands).map(make)
 }
 
 pub(super) fn start(verb: &'static Verb, words: &mut Words) -> Result<Command, Error> {
@@ -129,26 +111,21 @@ pub(super) fn resume(verb: &'static Verb, words: &mut Words) -> Result<Command, 
 }
 
 pub(super) fn features(verb: &'static Verb, words: &mut Words) -> Result<Command, Error> {
-    match words.next()? {
-        Some(Word::Flag(flag)) => verb.other_flag(&flag),
-        Some(Word::Operand(_)) => Err(verb.wrong_count("exactly 0")),
-        None => Ok(Command::Features),
-    }
+    let Some(operands) = words.operands(|_, _| Ok(false))? else { return Ok(verb.help()) };
+    verb.none(&operands)?;
+    Ok(Command::Features)
 }
 
 pub(super) fn kill(verb: &'static Verb, words: &mut Words) -> Result<Command, Error> {
     let mut all = false;
-    let taken = operands(words, |flag, words| {
+    let operands = words.operands(|flag, words| {
         match flag {
             "all" | "a" => all = words.switch(flag)?,
             _ => return Ok(false),
         }
         Ok(true)
     })?;
-    let operands = match taken {
-        Ok(operands) => operands,
-        Err(flag) => return verb.other_flag(&flag),
-    };
+    let Some(operands) = operands else { return Ok(verb.help()) };
     let (id, signal) = match <[String; 2]>::try_from(operands) {
         Ok([id, signal]) => (id, signal.parse().map_err(Error::Usage)?),
         Err(operands) if operands.is_empty() => return Err(verb.wrong_count("a minimum of 1")),
@@ -160,22 +137,20 @@ pub(super) fn kill(verb: &'static Verb, words: &mut Words) -> Result<Command, Er
 
 pub(super) fn delete(verb: &'static Verb, words: &mut Words) -> Result<Command, Error> {
     let mut force = false;
-    let taken = operands(words, |flag, words| {
+    let operands = words.operands(|flag, words| {
         match flag {
             "force" | "f" => force = words.switch(flag)?,
             _ => return Ok(false),
         }
         Ok(true)
     })?;
-    match taken {
-        Ok(operands) => Ok(Command::Delete(Delete { id: verb.one(operands)?, force })),
-        Err(flag) => verb.other_flag(&flag),
-    }
+    let Some(operands) = operands else { return Ok(verb.help()) };
+    Ok(Command::Delete(Delete { id: verb.one(operands)?, force }))
 }
 
 pub(super) fn list(verb: &'static Verb, words: &mut Words) -> Result<Command, Error> {
     let mut list = List { listing: Listing::default(), quiet: false };
-    let taken = operands(words, |flag, words| {
+    let operands = words.operands(|flag, words| {
         match flag {
             "format" | "f" => list.listing = words.parsed(flag)?,
             "quiet" | "q" => list.quiet = words.switch(flag)?,
@@ -183,11 +158,9 @@ pub(super) fn list(verb: &'static Verb, words: &mut Words) -> Result<Command, Er
         }
         Ok(true)
     })?;
-    match taken {
-        Ok(operands) if operands.is_empty() => Ok(Command::List(list)),
-        Ok(_) => Err(verb.wrong_count("exactly 0")),
-        Err(flag) => verb.other_flag(&flag),
-    }
+    let Some(operands) = operands else { return Ok(verb.help()) };
+    verb.none(&operands)?;
+    Ok(Command::List(list))
 }
 
 pub(super) fn ps(verb: &'static Verb, words: &mut Words) -> Result<Command, Error> {
@@ -205,7 +178,7 @@ pub(super) fn ps(verb: &'static Verb, words: &mut Words) -> Result<Command, Erro
 
 pub(super) fn events(verb: &'static Verb, words: &mut Words) -> Result<Command, Error> {
     let (mut interval, mut once) = (INTERVAL, false);
-    let taken = operands(words, |flag, words| {
+    let operands = words.operands(|flag, words| {
         match flag {
             "interval" => {
                 let text = words.text(flag)?;
@@ -220,15 +193,13 @@ pub(super) fn events(verb: &'static Verb, words: &mut Words) -> Result<Command, 
     if interval.is_zero() {
         return Err(Error::Usage("duration interval must be greater than 0".to_owned()));
     }
-    match taken {
-        Ok(operands) => Ok(Command::Events(Events { id: verb.one(operands)?, interval, once })),
-        Err(flag) => verb.other_flag(&flag),
-    }
+    let Some(operands) = operands else { return Ok(verb.help()) };
+    Ok(Command::Events(Events { id: verb.one(operands)?, interval, once }))
 }
 
 pub(super) fn spec(verb: &'static Verb, words: &mut Words) -> Result<Command, Error> {
     let mut spec = Spec { bundle: PathBuf::from("."), rootless: false };
-    let taken = operands(words, |flag, words| {
+    let operands = words.operands(|flag, words| {
         match flag {
             "bundle" | "b" => spec.bundle = words.path(flag)?,
             "rootless" => spec.rootless = words.switch(flag)?,
@@ -236,9 +207,7 @@ pub(super) fn spec(verb: &'static Verb, words: &mut Words) -> Result<Command, Er
         }
         Ok(true)
     })?;
-    match taken {
-        Ok(operands) if operands.is_empty() => Ok(Command::Spec(spec)),
-        Ok(_) => Err(verb.wrong_count("exactly 0")),
-        Err(flag) => verb.other_flag(&flag),
-    }
+    let Some(operands) = operands else { return Ok(verb.help()) };
+    verb.none(&operands)?;
+    Ok(Command::Spec(spec))
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::args::{Command, Verb, Word, Words};
+use crate::args::{Command, Verb, Words};
 use crate::error::Error;
 use crate::user::User;
 
@@ -39,7 +39,7 @@ pub(crate) struct Run {
 }
 
 /// What is executed: a description from a file, or a command that takes the rest from the container's own process.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Exec {
     pub(crate) id: String,
     pub(crate) command: Vec<String>,
@@ -58,26 +58,30 @@ pub(crate) struct Exec {
     pub(crate) ignore_paused: bool,
 }
 
-pub(super) const CREATE_FLAGS: &str = "\
+/// What `create` knows, and `run` too.
+macro_rules! create_flags {
+    () => {
+        "\
     -b, --bundle DIR        where config.json is (default: the current directory)
     --console-socket PATH   where a terminal's master is sent
     --pidfd-socket PATH     where the process' pidfd is sent
     --pid-file FILE         where the process' id is written
     --preserve-fds N        pass on N descriptors after the standard streams and those of $LISTEN_FDS
     --no-pivot              change the root without pivot_root(2): for a machine that runs from a ramdisk
-    --no-new-keyring        keep the caller's session keyring";
+    --no-new-keyring        keep the caller's session keyring"
+    };
+}
 
-pub(super) const RUN_FLAGS: &str = "\
+pub(super) const CREATE_FLAGS: &str = create_flags!();
+
+pub(super) const RUN_FLAGS: &str = concat!(
+    "\
     -d, --detach            return once the program has begun
     --keep                  do not delete the container when its program has ended
     --no-subreaper          do not adopt the container's orphans
-    -b, --bundle DIR        where config.json is (default: the current directory)
-    --console-socket PATH   where a terminal's master is sent
-    --pidfd-socket PATH     where the process' pidfd is sent
-    --pid-file FILE         where the process' id is written
-    --preserve-fds N        pass on N descriptors after the standard streams and those of $LISTEN_FDS
-    --no-pivot              change the root without pivot_root(2): for a machine that runs from a ramdisk
-    --no-new-keyring        keep the caller's session keyring";
+    ",
+    create_flags!()
+);
 
 pub(super) const EXEC_FLAGS: &str = "\
     -p, --process FILE         take all of the process from this file
@@ -115,7 +119,6 @@ impl Launching {
 /// What `create` and `run` have in common, as far as it was typed.
 #[derive(Default)]
 struct Typed {
-    operands: Vec<String>,
     bundle: Option<PathBuf>,
     launching: Launching,
 }
@@ -131,8 +134,7 @@ impl Typed {
         Ok(true)
     }
 
-    fn finish(self, verb: &Verb) -> Result<Create, Error> {
-        let id = verb.one(self.operands)?;
+    fn finish(self, id: String) -> Result<Create, Error> {
         let bundle = self.bundle.unwrap_or_else(|| PathBuf::from("."));
         let bundle = std::path::absolute(&bundle).map_err(Error::file("find", bundle))?;
         Ok(Create { id, bundle, launching: self.launching })
@@ -141,14 +143,8 @@ impl Typed {
 
 pub(super) fn create(verb: &'static Verb, words: &mut Words) -> Result<Command, Error> {
     let mut typed = Typed::default();
-    while let Some(word) = words.next()? {
-        match word {
-            Word::Operand(word) => typed.operands.push(word.into_string().map_err(Error::not_text)?),
-            Word::Flag(flag) if typed.take(&flag, words)? => {}
-            Word::Flag(flag) => return verb.other_flag(&flag),
-        }
-    }
-    let mut create = typed.finish(verb)?;
+    let Some(operands) = words.operands(|flag, words| typed.take(flag, words))? else { return Ok(verb.help()) };
+    let mut create = typed.finish(verb.one(operands)?)?;
     create.launching.detach = true;
     Ok(Command::Create(create))
 }
@@ -156,23 +152,17 @@ pub(super) fn create(verb: &'static Verb, words: &mut Words) -> Result<Command, 
 pub(super) fn run(verb: &'static Verb, words: &mut Words) -> Result<Command, Error> {
     let mut typed = Typed::default();
     let (mut keep, mut no_subreaper) = (false, false);
-    while let Some(word) = words.next()? {
-        let flag = match word {
-            Word::Operand(word) => {
-                typed.operands.push(word.into_string().map_err(Error::not_text)?);
-                continue;
-            }
-            Word::Flag(flag) => flag,
-        };
-        match flag.as_str() {
-            "detach" | "d" => typed.launching.detach = words.switch(&flag)?,
-            "keep" => keep = words.switch(&flag)?,
-            "no-subreaper" => no_subreaper = words.switch(&flag)?,
-            _ if typed.take(&flag, words)? => {}
-            _ => return verb.other_flag(&flag),
+    let operands = words.operands(|flag, words| {
+        match flag {
+            "detach" | "d" => typed.launching.detach = words.switch(flag)?,
+            "keep" => keep = words.switch(flag)?,
+            "no-subreaper" => no_subreaper = words.switch(flag)?,
+            _ => return typed.take(flag, words),
         }
-    }
-    Ok(Command::Run(Run { create: typed.finish(verb)?, keep, no_subreaper }))
+        Ok(true)
+    })?;
+    let Some(operands) = operands else { return Ok(verb.help()) };
+    Ok(Command::Run(Run { create: typed.finish(verb.one(operands)?)?, keep, no_subreaper }))
 }
 
 /// Below the container's cgroup, also if it looks absolute; `/` is that itself. Controllers may stand before it.
@@ -187,23 +177,7 @@ fn cgroup(flag: &str, words: &mut Words) -> Result<Option<PathBuf>, Error> {
 }
 
 pub(super) fn exec(verb: &'static Verb, words: &mut Words) -> Result<Command, Error> {
-    let mut exec = Exec {
-        id: String::new(),
-        command: Vec::new(),
-        launching: Launching::default(),
-        process: None,
-        cwd: None,
-        env: Vec::new(),
-        tty: false,
-        user: None,
-        additional_gids: Vec::new(),
-        process_label: None,
-        apparmor: None,
-        no_new_privs: None,
-        caps: Vec::new(),
-        cgroup: None,
-        ignore_paused: false,
-    };
+    let mut exec = Exec::default();
     while let Some(flag) = words.flag_before_operand()? {
         match flag.as_str() {
             "process" | "p" => exec.process = Some(words.path(&flag)?),

@@ -237,10 +237,16 @@ impl Command {
 impl Verb {
     /// What a flag that the verb does not have comes to.
     fn other_flag(&'static self, flag: &str) -> Result<Command, Error> {
-        match flag {
-            "help" | "h" => Ok(Command::Help(Some(self))),
-            _ => Err(Error::unknown_flag(flag)),
-        }
+        if words::is_help(flag) { Ok(self.help()) } else { Err(Error::unknown_flag(flag)) }
+    }
+
+    fn help(&'static self) -> Command {
+        Command::Help(Some(self))
+    }
+
+    /// No operand.
+    fn none(&self, operands: &[String]) -> Result<(), Error> {
+        if operands.is_empty() { Ok(()) } else { Err(self.wrong_count("exactly 0")) }
     }
 
     /// The only operand.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 
-use crate::args::{Command, Verb, Word, Words};
+use crate::args::{Command, Verb, Words};
 use crate::error::Error;
 use crate::quantity;
 
@@ -114,15 +114,15 @@ fn bytes(flag: &str, words: &mut Words) -> Result<i64, Error> {
 }
 
 pub(super) fn update(verb: &'static Verb, words: &mut Words) -> Result<Command, Error> {
-    let (mut operands, mut typed, mut file) = (Vec::new(), Typed::default(), None);
-    while let Some(word) = words.next()? {
-        match word {
-            Word::Operand(word) => operands.push(word.into_string().map_err(Error::not_text)?),
-            Word::Flag(flag) if matches!(flag.as_str(), "resources" | "r") => file = Some(words.path(&flag)?),
-            Word::Flag(flag) if typed.take(&flag, words)? => {}
-            Word::Flag(flag) => return verb.other_flag(&flag),
+    let (mut typed, mut file) = (Typed::default(), None);
+    let operands = words.operands(|flag, words| {
+        match flag {
+            "resources" | "r" => file = Some(words.path(flag)?),
+            _ => return typed.take(flag, words),
         }
-    }
+        Ok(true)
+    })?;
+    let Some(operands) = operands else { return Ok(verb.help()) };
     let source = match file {
         Some(file) if file.as_os_str() == "-" => Source::StandardInput,
         Some(file) => Source::File(file),

@@ -84,6 +84,23 @@ impl Words {
         }
     }
 
+    /// The operands of a verb whose flags `take` knows and takes; `None` if help is asked for instead.
+    pub(crate) fn operands(
+        &mut self,
+        mut take: impl FnMut(&str, &mut Self) -> Result<bool, Error>,
+    ) -> Result<Option<Vec<String>>, Error> {
+        let mut operands = Vec::new();
+        while let Some(word) = self.next()? {
+            match word {
+                Word::Operand(word) => operands.push(word.into_string().map_err(Error::not_text)?),
+                Word::Flag(flag) if take(&flag, self)? => {}
+                Word::Flag(flag) if is_help(&flag) => return Ok(None),
+                Word::Flag(flag) => return Err(Error::unknown_flag(&flag)),
+            }
+        }
+        Ok(Some(operands))
+    }
+
     /// All that is left, whatever it looks like.
     pub(crate) fn rest(&mut self) -> Result<Vec<String>, Error> {
         self.rest.drain(..).map(|word| word.into_string().map_err(Error::not_text)).collect()
@@ -119,6 +136,11 @@ impl Words {
             },
         }
     }
+}
+
+/// Whether a flag asks for help.
+pub(crate) fn is_help(flag: &str) -> bool {
+    matches!(flag, "help" | "h")
 }
 
 #[cfg(test)]
