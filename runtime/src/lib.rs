@@ -249,7 +249,7 @@ impl Runtime {
 
     /// What a container has used up to now.
     pub fn stats(&self, id: &str) -> Result<Stats, Error> {
-        Ok(stats::of(&self.container_cgroup(id)?))
+        Ok(Stats::of(&self.container_cgroup(id)?))
     }
 
     /// The `config.json` of a container's bundle, as it is now.

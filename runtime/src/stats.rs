@@ -119,33 +119,29 @@ pub struct BlockEntry {
 }
 
 impl Stats {
-    /// What the processes of a cgroup have used, whoever made it.
+    /// What the processes of a cgroup have used, whoever made it: all that there is to read, for a file that is missing is
+    /// no reason to tell nothing.
     pub fn of(cgroup: &Cgroup) -> Self {
-        of(cgroup)
-    }
-}
-
-/// Reads everything that there is to read: a file that is missing is no reason to tell nothing.
-pub(crate) fn of(cgroup: &Cgroup) -> Stats {
-    let path = cgroup.path().strip_prefix("/").unwrap_or(cgroup.path());
-    let Ok(manager) = FsManager::new(&path.to_string_lossy()) else { return Stats::default() };
-    let read = manager.stats();
-    let raw = raw_memory(cgroup);
-    Stats {
-        cpu: cpu(read.cpu),
-        memory: memory(read.memory, raw),
-        pids: Pids { current: read.pids.current, limit: u64::try_from(read.pids.limit).unwrap_or(0) },
-        blkio: BlockIo {
-            io_service_bytes_recursive: block(read.blkio.io_service_bytes_recursive),
-            io_serviced_recursive: block(read.blkio.io_serviced_recursive),
-        },
-        hugetlb: read
-            .hugetlb
-            .into_iter()
-            .map(|(size, it)| {
-                (size, Usage { limit: u64::MAX, usage: it.usage, max: it.max_usage, failcnt: it.fail_cnt })
-            })
-            .collect(),
+        let path = cgroup.path().strip_prefix("/").unwrap_or(cgroup.path());
+        let Ok(manager) = FsManager::new(&path.to_string_lossy()) else { return Self::default() };
+        let read = manager.stats();
+        let raw = raw_memory(cgroup);
+        Self {
+            cpu: cpu(read.cpu),
+            memory: memory(read.memory, raw),
+            pids: Pids { current: read.pids.current, limit: u64::try_from(read.pids.limit).unwrap_or(0) },
+            blkio: BlockIo {
+                io_service_bytes_recursive: block(read.blkio.io_service_bytes_recursive),
+                io_serviced_recursive: block(read.blkio.io_serviced_recursive),
+            },
+            hugetlb: read
+                .hugetlb
+                .into_iter()
+                .map(|(size, it)| {
+                    (size, Usage { limit: u64::MAX, usage: it.usage, max: it.max_usage, failcnt: it.fail_cnt })
+                })
+                .collect(),
+        }
     }
 }
 

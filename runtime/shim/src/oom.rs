@@ -29,34 +29,25 @@ pub(crate) struct Watch {
 impl Watch {
     /// Watches the cgroup of a container; `None` if its memory cannot be watched.
     pub(crate) fn begin(runtime: &Runtime, container: &str) -> Option<Self> {
-        let watch = || {
-            let cgroup = runtime.cgroup(container)?;
-            let source = cgroup.watch_oom()?;
-            Ok::<_, berth_runtime::Error>(Self { cgroup, source, told: 0, looks: 0, again: None })
-        };
-        match watch() {
-            Ok(watch) => Some(watch),
-            Err(error) => {
-                note(format_args!("the OOM killer's work in {container} cannot be watched: {}", chain(&error)));
-                None
-            }
-        }
+        Self::of(runtime.cgroup(container).map_err(Into::into), container)
     }
 
     /// Watches the cgroup that a container's first process is in; `None` if its memory cannot be watched.
     pub(crate) fn of_process(pid: i32, container: &str) -> Option<Self> {
-        let watch = || -> Result<Self, Box<dyn Error>> {
-            let cgroup = cgroup_of(pid)?;
+        Self::of(cgroup_of(pid), container)
+    }
+
+    fn of(cgroup: Result<Cgroup, Box<dyn Error>>, container: &str) -> Option<Self> {
+        let watch = cgroup.and_then(|cgroup| {
             let source = cgroup.watch_oom()?;
             Ok(Self { cgroup, source, told: 0, looks: 0, again: None })
-        };
-        match watch() {
-            Ok(watch) => Some(watch),
-            Err(error) => {
+        });
+        watch
+            .inspect_err(|error| {
+                let error = chain(error.as_ref());
                 note(format_args!("the OOM killer's work in {container} cannot be watched: {error}"));
-                None
-            }
-        }
+            })
+            .ok()
     }
 
     /// After the descriptor became readable: whether a process was killed that was not told of yet. `None` if there is

@@ -146,20 +146,24 @@ fn after_a_killed_shim_everything_is_found_and_cleaned() {
 #[test]
 fn a_shim_killed_at_any_moment_of_its_work_leaves_nothing_that_is_not_found() {
     for delay in 0..16 {
-        let pod = Pod::start();
-        let client = pod.connect();
-        let bundle = pod.bundle("c", "sleep 1000 & sleep 1000");
-        let create = Call::create("c", bundle, None);
-        client::send(client.0.as_fd(), &Request { id: 1, call: create }, &[]).unwrap();
-        client::send(client.0.as_fd(), &Request { id: 2, call: Call::Start { container: "c".into() } }, &[]).unwrap();
-        std::thread::sleep(Duration::from_micros(delay * 1500));
-        kill(Pid::from_raw(pod.shim_pid()), Signal::SIGKILL).unwrap();
-        eventually("the shim is dead", || client::living(&pod.dir).unwrap().is_none());
-        client::reap_dead(&pod.dir).unwrap();
-        assert!(pod.cgroups().is_empty(), "after {delay}: {:?}", pod.cgroups());
-        assert!(pod.mounts().is_empty(), "after {delay}: {:?}", pod.mounts());
-        assert!(!pod.dir.exists());
+        kill_at_work(Pod::start(), Duration::ZERO, Duration::from_micros(delay * 1500));
     }
+}
+
+/// Kills a shim this long after it was asked to create a container and, after a pause, to start it.
+pub(crate) fn kill_at_work(pod: Pod, pause: Duration, delay: Duration) {
+    let client = pod.connect();
+    let create = Call::create("c", pod.bundle("c", "sleep 1000 & sleep 1000"), None);
+    client::send(client.0.as_fd(), &Request { id: 1, call: create }, &[]).unwrap();
+    std::thread::sleep(pause);
+    client::send(client.0.as_fd(), &Request { id: 2, call: Call::Start { container: "c".into() } }, &[]).unwrap();
+    std::thread::sleep(delay);
+    kill(Pid::from_raw(pod.shim_pid()), Signal::SIGKILL).unwrap();
+    eventually("the shim is dead", || client::living(&pod.dir).unwrap().is_none());
+    client::reap_dead(&pod.dir).unwrap();
+    assert!(pod.cgroups().is_empty(), "after {pause:?} and {delay:?}: {:?}", pod.cgroups());
+    assert!(pod.mounts().is_empty(), "after {pause:?} and {delay:?}: {:?}", pod.mounts());
+    assert!(!pod.dir.exists());
 }
 
 #[test]

@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 
 use berth_runtime::shim::client::{self, Error};
 use berth_runtime::shim::protocol::{Answer, Call, Event, Fault, FaultKind, Handler, Request, SandboxSpec};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::json;
 
+use crate::faults::kill_at_work;
 use crate::pod::{PATIENCE, Pod, eventually, handler, lives, process, spec};
 
 const RUNC: &str = "/usr/sbin/runc";
@@ -122,19 +121,7 @@ fn one_that_is_not_there_is_told_at_once() {
 #[test]
 fn a_shim_killed_at_any_moment_of_its_work_leaves_nothing_that_is_not_found() {
     for delay in 0..10 {
-        let pod = Pod::with(of_runc());
-        let client = pod.connect();
-        let bundle = pod.bundle("c", "sleep 1000 & sleep 1000");
-        client::send(client.0.as_fd(), &Request { id: 1, call: Call::create("c", bundle, None) }, &[]).unwrap();
-        std::thread::sleep(Duration::from_millis(delay * 8));
-        client::send(client.0.as_fd(), &Request { id: 2, call: Call::Start { container: "c".into() } }, &[]).unwrap();
-        std::thread::sleep(Duration::from_millis(delay));
-        kill(Pid::from_raw(pod.shim_pid()), Signal::SIGKILL).unwrap();
-        eventually("the shim is dead", || client::living(&pod.dir).unwrap().is_none());
-        client::reap_dead(&pod.dir).unwrap();
-        assert!(pod.cgroups().is_empty(), "after {delay}: {:?}", pod.cgroups());
-        assert!(pod.mounts().is_empty(), "after {delay}: {:?}", pod.mounts());
-        assert!(!pod.dir.exists());
+        kill_at_work(Pod::with(of_runc()), Duration::from_millis(delay * 8), Duration::from_millis(delay));
     }
 }
 
