@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::store::layer::TransferFailed;
+
 /// A failure of the store, of a registry, or of what came from one.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -175,6 +177,13 @@ pub enum UnpackError {
         #[source]
         source: io::Error,
     },
+    /// The blob could not be written down while it came.
+    #[error("cannot keep its blob")]
+    Keep {
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// More of something than any honest layer has.
     #[error("more than {max} {what}")]
     Limit {
@@ -190,6 +199,21 @@ impl Error {
     pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { action, path, source }
+    }
+
+    /// Whether a layer's blob stopped coming, and nothing is known against what came.
+    pub(crate) fn is_interruption(&self) -> bool {
+        let Self::Layer { source: UnpackError::Read { source }, .. } = self else { return false };
+        source.get_ref().is_some_and(|inner| inner.is::<TransferFailed>())
+    }
+
+    /// Whether a blob is not what it should be.
+    pub(crate) fn is_about_content(&self) -> bool {
+        match self {
+            Self::Mismatch { .. } => true,
+            Self::Layer { source, .. } => matches!(source, UnpackError::Damaged { .. } | UnpackError::Read { .. }),
+            _ => false,
+        }
     }
 
     pub(crate) fn manifest(what: impl Into<String>, why: impl Into<String>) -> Self {

@@ -14,9 +14,11 @@
 //!
 //! ```text
 //! images.json              the index; replaced whole, under index.lock
-//! blobs/<digest>           manifests and configurations as they came
+//! blobs/<digest>           manifests, configurations and layers as they came, verified; verified again when they are used
+//! parts/<digest>           the beginning of a layer's blob whose pull was cut off
 //! layers/<diff id>/diff    a layer, unpacked; it came here by one rename, verified
 //!                 /implicit   folders that the layer uses without describing them
+//!                 /blob.json  the descriptor of the blob that it came from
 //!                 /unwritten  the boot id, until the disk has the layer
 //! snapshots/<key>/upper    what a container wrote
 //!                /work     overlayfs's own
@@ -25,9 +27,9 @@
 //! index.lock  use.lock     who writes the index; who works in the store (shared) or sweeps it (exclusive)
 //! ```
 //!
-//! A layer is one streaming pass, network > hash > inflate > hash > untar, and its compressed blob is not kept: to run an
-//! image its unpacked layers, manifest and configuration are enough. It is named by the digest of its archive, so that it
-//! is shared whatever it was compressed with. Nothing waits for the disk: `kill -9` leaves a sound store because all
+//! A layer is one streaming pass, network > hash > inflate > hash > untar. Its compressed blob is written down on the way
+//! and never read again for the image to run: it is there for a pull that was cut off to go on, and to export the image as
+//! it came. The unpacked layer is named by the digest of its archive, so that it is shared whatever it was compressed with. Nothing waits for the disk: `kill -9` leaves a sound store because all
 //! comes into sight by a rename, a loss of power because layers that the disk did not have yet are marked.
 #![forbid(unsafe_code)]
 

@@ -49,3 +49,5 @@ pub(crate) const RETRIES_MAX: u32 = 4;
 pub(crate) const RETRY_WAIT: Duration = Duration::from_millis(250);
 /// The longest wait that a registry can ask for (`Retry-After`).
 pub(crate) const RETRY_WAIT_MAX: Duration = Duration::from_secs(30);
+/// How long the beginning of a blob waits for a pull to go on with it.
+pub(crate) const PART_AGE_MAX: Duration = Duration::from_secs(24 * 3600);

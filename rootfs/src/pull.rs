@@ -14,6 +14,7 @@ use crate::manifest::{self, Document, Host};
 use crate::reference::Reference;
 use crate::registry::{Repository, incoming, send_blob};
 use crate::store::layer::{self, Expected};
+use crate::store::part::Part;
 use crate::store::place::Lease;
 use crate::store::{Arrival, Shared};
 use crate::{Auth, Image, Progress};
@@ -124,15 +125,35 @@ impl Pull {
         Ok(())
     }
 
+    /// Brings a layer in; what an earlier pull left of its blob need not come again, unless it turns out to be damaged.
     async fn fetch(self: &Arc<Self>, wanted: &Wanted) -> Result<(), Error> {
-        let (outgoing, blob) = incoming();
+        let part = self.part(wanted).await?;
+        let resumed = part.begun() > 0;
+        match self.fetch_rest(wanted, part).await {
+            Err(error) if resumed && error.is_about_content() => {
+                tracing::debug!(layer = %wanted.digest, %error, "what was left of an earlier pull is no good");
+                self.fetch_rest(wanted, self.part(wanted).await?).await
+            }
+            other => other,
+        }
+    }
+
+    async fn part(&self, wanted: &Wanted) -> Result<Part, Error> {
+        let (store, digest, size) = (Arc::clone(&self.store), wanted.digest.clone(), wanted.size);
+        let part = spawn_blocking(move || Part::of(&store.place, &digest, size)).await;
+        part.unwrap_or(Err(Error::Stopped { doing: "opening a blob" }))
+    }
+
+    async fn fetch_rest(self: &Arc<Self>, wanted: &Wanted, part: Part) -> Result<(), Error> {
+        let (outgoing, rest) = incoming();
         let label = wanted.digest.to_string();
         let expected =
             Expected { blob: Some((wanted.digest.clone(), wanted.size)), diff_id: Some(wanted.diff_id.clone()) };
+        let begun = part.begun();
         let pull = Arc::clone(self);
-        let unpacking = spawn_blocking(move || layer::bring_in(&pull.store.place, &label, blob, &expected));
+        let unpacking = spawn_blocking(move || layer::bring_in(&pull.store.place, &label, part, rest, &expected));
         let seen = |done| self.tell(Progress::Bytes { layer: wanted.digest.to_string(), done });
-        let sent = send_blob(&self.repository, &wanted.digest, wanted.size, outgoing, seen).await;
+        let sent = send_blob(&self.repository, &wanted.digest, wanted.size, begun, outgoing, seen).await;
         let unpacked = unpacking.await.unwrap_or(Err(Error::Stopped { doing: "unpacking a layer" }));
         // A registry's own error says more than that the stream ended.
         sent.and(unpacked.map(drop))

@@ -18,8 +18,9 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::limits::{LAYER_BYTES_MAX, LAYERS_AT_ONCE};
 use crate::reference::Reference;
-use crate::store::Shared;
+use crate::store::{Shared, inflate};
 use crate::store::layer::{self, Expected};
+use crate::store::part::Part;
 use crate::store::place::Place;
 use crate::{Image, ImportConfig};
 
@@ -114,7 +115,7 @@ fn bring_in_layers(place: &Place, members: &Members, layers: &[FoundLayer]) -> R
     let work = || {
         while let Some(found) = next() {
             let opened = members.open(&found.file)?;
-            layer::bring_in(place, &found.diff_id.to_string(), opened.reader, &found.expected)?;
+            layer::bring_in(place, &found.diff_id.to_string(), Part::new(place)?, opened.reader, &found.expected)?;
         }
         Ok(())
     };
@@ -135,14 +136,14 @@ fn plain_tar(place: &Place, source: &Path) -> Result<File, Error> {
     let mut head = Vec::new();
     (&mut file).take(4).read_to_end(&mut head).map_err(Error::file("read", source))?;
     file.seek(SeekFrom::Start(0)).map_err(Error::file("read", source))?;
-    if !layer::is_compressed(&head) {
+    if !inflate::is_compressed(&head) {
         return Ok(file);
     }
     let path = place.temporary();
     let mut inflated =
         File::options().create_new(true).read(true).write(true).open(&path).map_err(Error::file("make", &path))?;
     std::fs::remove_file(&path).map_err(Error::file("remove", &path))?;
-    let mut reader = layer::decoder(&head.clone(), file).map_err(Error::file("read", source))?.take(LAYER_BYTES_MAX);
+    let mut reader = inflate::decoder(&head.clone(), file).map_err(Error::file("read", source))?.take(LAYER_BYTES_MAX);
     io::copy(&mut reader, &mut inflated).map_err(Error::file("inflate", source))?;
     inflated.seek(SeekFrom::Start(0)).map_err(Error::file("read", source))?;
     Ok(inflated)

@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::manifest::Host;
 use crate::reference::Reference;
 use crate::store::layer::{Arrived, Expected, TransferFailed, bring_in};
+use crate::store::part::Part;
 use crate::store::{Arrival, Shared};
 use crate::{Image, ImportConfig};
 
@@ -27,6 +28,7 @@ pub(super) fn folder(
     name: Option<&Reference>,
     config: &ImportConfig,
 ) -> Result<Image, Error> {
+    let part = Part::new(&store.place)?;
     let (reader, writer) = io::pipe().map_err(Error::file("read", source))?;
     let end = OnceLock::new();
     let label = source.display().to_string();
@@ -36,7 +38,7 @@ pub(super) fn folder(
             // A reader that gave up has its own reason.
             drop(end.set(result));
         });
-        bring_in(&store.place, &label, Packed { pipe: reader, end: &end }, &Expected::default())
+        bring_in(&store.place, &label, part, Packed { pipe: reader, end: &end }, &Expected::default())
     })?;
     publish(store, arrived, name, config)
 }
@@ -49,7 +51,8 @@ pub(super) fn tar(
     name: Option<&Reference>,
     config: &ImportConfig,
 ) -> Result<Image, Error> {
-    let arrived = bring_in(&store.place, &source.display().to_string(), file, &Expected::default())?;
+    let part = Part::new(&store.place)?;
+    let arrived = bring_in(&store.place, &source.display().to_string(), part, file, &Expected::default())?;
     publish(store, arrived, name, config)
 }
 

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::limits::{CHUNKS_AHEAD, RETRIES_MAX, RETRY_WAIT};
 use crate::store::layer::TransferFailed;
 
-/// Chunks, or why there will be no more.
+/// Chunks, or why there will be no more; an empty one is the end.
 type Chunk = Result<Bytes, String>;
 
 /// The end that is written to.
@@ -22,20 +22,25 @@ pub(crate) type Outgoing = mpsc::Sender<Chunk>;
 pub(crate) struct Incoming {
     chunks: mpsc::Receiver<Chunk>,
     chunk: Bytes,
+    ended: bool,
 }
 
 /// A way for one blob, of bounded length.
 pub(crate) fn incoming() -> (Outgoing, Incoming) {
     let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD);
-    (sender, Incoming { chunks, chunk: Bytes::new() })
+    (sender, Incoming { chunks, chunk: Bytes::new(), ended: false })
 }
 
 impl Read for Incoming {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.chunk.is_empty() {
+            if self.ended {
+                return Ok(0);
+            }
             match self.chunks.blocking_recv() {
-                None => return Ok(0),
+                Some(Ok(chunk)) if chunk.is_empty() => self.ended = true,
                 Some(chunk) => self.chunk = chunk.map_err(|why| io::Error::other(TransferFailed(why)))?,
+                None => return Err(io::Error::other(TransferFailed("the pull was given up".to_owned()))),
             }
         }
         let count = buffer.len().min(self.chunk.len());
@@ -47,21 +52,22 @@ impl Read for Incoming {
     }
 }
 
-/// Sends a blob of `size` bytes to `out`, telling `seen` how much is there. Its end is told to `out` too, so that a blob
+/// Sends a blob of `size` bytes to `out`, from byte `begun` on, telling `seen` how much is there. Its end is told to `out` too, so that a blob
 /// that stopped half way is not taken for a short one.
 pub(crate) async fn send_blob(
     repository: &Repository,
     digest: &Digest,
     size: u64,
+    begun: u64,
     out: Outgoing,
     mut seen: impl FnMut(u64),
 ) -> Result<(), Error> {
-    let mut done = 0;
+    let mut done = begun;
     let mut failures = 0;
-    loop {
+    while done < size {
         let before = done;
         let interrupted = match send_from(repository, digest, size, &out, &mut done, &mut seen).await {
-            Ok(End::Whole) => return Ok(()),
+            Ok(End::Whole) => break,
             Ok(End::Interrupted(error)) => error,
             Err(error) => {
                 drop(out.send(Err(error.to_string())).await);
@@ -77,6 +83,8 @@ pub(crate) async fn send_blob(
         tracing::debug!(%digest, done, error = %interrupted, "a blob was interrupted: going on");
         tokio::time::sleep(RETRY_WAIT * 2u32.saturating_pow(failures - 1)).await;
     }
+    drop(out.send(Ok(Bytes::new())).await);
+    Ok(())
 }
 
 enum End {

@@ -1,7 +1,7 @@
-//! One layer on its way into the store: blob > hash > inflate > hash > untar, in one pass; no blob is kept.
+//! One layer on its way into the store: blob > hash > inflate > hash > untar, in one pass, the blob written down beside it.
 //!
 //! It is unpacked below `tmp/` and becomes `layers/<diff id>` by one rename, when size, digest and diff id are what they
-//! must be. Nothing waits for the disk: a layer carries a mark with the machine's boot id until it was written out, and
+//! must be, and after its blob became one of the store. Nothing waits for the disk: a layer carries a mark with the machine's boot id until it was written out, and
 //! one that still has another boot's mark was overtaken by a loss of power and is swept away.
 
 use std::ffi::OsStr;
@@ -9,10 +9,13 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use berth_sys::beneath::Root;
+use oci_spec::image::{Descriptor, MediaType};
+use serde_json::json;
 
+use super::inflate::{self, Compression};
+use super::part::Part;
 use super::place::{Place, names, remove_tree};
 use crate::digest::{Digest, Hasher, Hashing};
 use crate::error::{Error, UnpackError};
@@ -24,10 +27,8 @@ pub(crate) const TREE: &str = "diff";
 /// Folders of the tree that its archive did not describe, each ended by a NUL.
 pub(crate) const IMPLICIT: &str = "implicit";
 const UNWRITTEN: &str = "unwritten";
-
-/// Inflated bytes in one piece, and how many pieces inflating may be ahead of unpacking.
-const PIECE_BYTES: usize = 256 << 10;
-const PIECES_AHEAD: usize = 8;
+/// The descriptor of the blob that it came from.
+const BLOB: &str = "blob.json";
 
 /// What is known of a layer before it is here.
 #[derive(Debug, Clone, Default)]
@@ -42,8 +43,29 @@ pub(crate) struct Expected {
 #[derive(Debug)]
 pub(crate) struct Arrived {
     pub(crate) diff_id: Digest,
+    pub(crate) blob: Digest,
     /// Bytes of the blob.
     pub(crate) size: u64,
+    compression: Compression,
+}
+
+impl Arrived {
+    /// The blob as a manifest describes it.
+    pub(crate) fn descriptor(&self) -> serde_json::Value {
+        let media_type = match self.compression {
+            Compression::None => MediaType::ImageLayer,
+            Compression::Gzip => MediaType::ImageLayerGzip,
+            Compression::Zstd => MediaType::ImageLayerZstd,
+        };
+        json!({ "mediaType": media_type, "digest": self.blob.to_string(), "size": self.size })
+    }
+}
+
+/// The blob that a layer of the store came from; `None` if nobody noted it.
+pub(crate) fn blob_of(place: &Place, diff_id: &Digest) -> Option<Descriptor> {
+    let limit = u64::from(u16::MAX);
+    let bytes = berth_sys::file::read_limited(&place.layer(diff_id).join(BLOB), limit).ok()?;
+    serde_json::from_slice(&bytes).ok()
 }
 
 /// Whether the store has a layer.
@@ -51,29 +73,38 @@ pub(crate) fn is_present(place: &Place, diff_id: &Digest) -> bool {
     place.layer(diff_id).join(TREE).is_dir()
 }
 
-/// Brings the layer in `blob` into the store. Another that brings in the same layer at the same time does no harm: the
-/// first one's stays.
+/// Brings a layer into the store: the `part` of its blob that is here, then `rest`. Another that brings in the same layer
+/// at the same time does no harm: the first one's stays.
 pub(crate) fn bring_in(
     place: &Place,
     label: &str,
-    blob: impl Read + Send,
+    part: Part,
+    rest: impl Read + Send,
     expected: &Expected,
 ) -> Result<Arrived, Error> {
     let temporary = place.temporary();
     fs::DirBuilder::new().mode(0o700).create(&temporary).map_err(Error::file("make", &temporary))?;
-    let result = arrive(place, label, blob, expected, &temporary);
+    let result = match arrive(label, part.then(rest), expected, &temporary) {
+        Ok((arrived, implicit)) => part
+            .publish(place, &arrived.blob)
+            .and_then(|()| publish(place, &temporary, &arrived, &implicit))
+            .map(|()| arrived),
+        // What came is right as far as it goes.
+        Err(error) if error.is_interruption() => part.leave().and(Err(error)),
+        Err(error) => part.discard().and(Err(error)),
+    };
     // After success it is only what another was faster with.
     let removed = remove_tree(&temporary);
     result.and_then(|arrived| removed.map(|()| arrived))
 }
 
+/// Unpacks a blob below `temporary`; also gives the folders that it does not describe.
 fn arrive(
-    place: &Place,
     label: &str,
     blob: impl Read + Send,
     expected: &Expected,
     temporary: &Path,
-) -> Result<Arrived, Error> {
+) -> Result<(Arrived, Vec<Vec<u8>>), Error> {
     let above = Root::open(temporary).map_err(Error::file("open", temporary))?;
     let (limit, most, hasher) = match &expected.blob {
         None => (LAYER_BYTES_MAX, u64::MAX, Hasher::sha256()),
@@ -82,16 +113,17 @@ fn arrive(
     let mut blob = Hashing::new(blob.take(most), hasher);
     let diff_hasher = expected.diff_id.as_ref().map_or_else(Hasher::sha256, Hasher::new);
 
-    let (sender, receiver) = sync_channel(PIECES_AHEAD);
+    let (sender, pieces) = inflate::way();
     let unpacked = std::thread::scope(|scope| {
-        scope.spawn(|| inflate(&mut blob, limit, sender));
-        let archive = Hashing::new(Pieces { receiver, piece: Vec::new(), at: 0 }, diff_hasher);
+        let inflating = scope.spawn(|| inflate::inflate(&mut blob, limit, sender));
+        let archive = Hashing::new(pieces, diff_hasher);
         let (mut archive, unpacked) = unpack(archive, above.folder(), OsStr::new(TREE))?;
         // What comes after the archive's end belongs to the digests too.
         io::copy(&mut archive, &mut io::sink()).map_err(|source| UnpackError::Read { source })?;
-        Ok((archive.finish().0, unpacked))
+        let compression = inflating.join().unwrap_or(Compression::None);
+        Ok((archive.finish().0, compression, unpacked))
     });
-    let (diff_id, unpacked) = match unpacked.map_err(innermost) {
+    let (diff_id, compression, unpacked) = match unpacked.map_err(innermost) {
         Ok(done) => done,
         // The stream itself failed, or the disk did, or the entry is refused: the blob has no part in it.
         Err(error) if !is_about_content(&error) => return Err(Error::Layer { layer: label.to_owned(), source: error }),
@@ -102,7 +134,7 @@ fn arrive(
             return Err(Error::Layer { layer: label.to_owned(), source: error });
         }
     };
-    let size = check_blob(label, blob, expected)?;
+    let (blob, size) = check_blob(label, blob, expected)?;
     if let Some(wanted) = expected.diff_id.as_ref().filter(|wanted| **wanted != diff_id) {
         let what = format!("the archive in layer {label}");
         return Err(Error::Mismatch { what, expected: wanted.to_string(), got: diff_id.to_string() });
@@ -110,17 +142,16 @@ fn arrive(
     if unpacked.devices > 0 {
         tracing::warn!(layer = label, devices = unpacked.devices, "device files in a layer were left out");
     }
-    publish(place, temporary, &diff_id, &unpacked.implicit)?;
-    Ok(Arrived { diff_id, size })
+    Ok((Arrived { diff_id, blob, size, compression }, unpacked.implicit))
 }
 
-/// Compares a blob that was read to its end with what it should be, and gives its size.
-fn check_blob(label: &str, blob: Hashing<impl Read>, expected: &Expected) -> Result<u64, Error> {
+/// Compares a blob that was read to its end with what it should be, and gives its digest and size.
+fn check_blob(label: &str, blob: Hashing<impl Read>, expected: &Expected) -> Result<(Digest, u64), Error> {
     let (digest, size) = blob.finish();
-    let Some((wanted, wanted_size)) = &expected.blob else { return Ok(size) };
+    let Some((wanted, wanted_size)) = &expected.blob else { return Ok((digest, size)) };
     let what = format!("layer {label}");
     match size.cmp(wanted_size) {
-        std::cmp::Ordering::Equal if digest == *wanted => Ok(size),
+        std::cmp::Ordering::Equal if digest == *wanted => Ok((digest, size)),
         std::cmp::Ordering::Equal => {
             Err(Error::Mismatch { what, expected: wanted.to_string(), got: digest.to_string() })
         }
@@ -149,7 +180,10 @@ fn is_about_content(error: &UnpackError) -> bool {
     match error {
         UnpackError::Damaged { .. } => true,
         UnpackError::Read { source } => !source.get_ref().is_some_and(|inner| inner.is::<TransferFailed>()),
-        UnpackError::Entry { .. } | UnpackError::Write { .. } | UnpackError::Limit { .. } => false,
+        UnpackError::Entry { .. }
+        | UnpackError::Write { .. }
+        | UnpackError::Keep { .. }
+        | UnpackError::Limit { .. } => false,
     }
 }
 
@@ -158,7 +192,7 @@ fn is_about_content(error: &UnpackError) -> bool {
 #[error("{0}")]
 pub(crate) struct TransferFailed(pub(crate) String);
 
-fn publish(place: &Place, temporary: &Path, diff_id: &Digest, implicit: &[Vec<u8>]) -> Result<(), Error> {
+fn publish(place: &Place, temporary: &Path, arrived: &Arrived, implicit: &[Vec<u8>]) -> Result<(), Error> {
     let mut list = Vec::new();
     for path in implicit {
         list.extend_from_slice(path);
@@ -168,120 +202,20 @@ fn publish(place: &Place, temporary: &Path, diff_id: &Digest, implicit: &[Vec<u8
         let path = temporary.join(name);
         fs::write(&path, content).map_err(Error::file("write", path))
     };
+    let path = temporary.join(BLOB);
+    let blob = serde_json::to_vec(&arrived.descriptor()).map_err(|error| Error::file("write", path)(error.into()))?;
+    write(BLOB, &blob)?;
     write(IMPLICIT, &list)?;
     write(UNWRITTEN, boot_id()?.as_bytes())?;
-    let target = place.layer(diff_id);
+    let target = place.layer(&arrived.diff_id);
     match fs::rename(temporary, &target) {
-        Err(_) if is_present(place, diff_id) => Ok(()),
+        Err(_) if is_present(place, &arrived.diff_id) => Ok(()),
         other => other.map_err(Error::file("publish", target)),
     }
 }
 
 fn expansion_limit(blob: u64) -> u64 {
     blob.saturating_mul(EXPANSION_MAX).clamp(EXPANSION_FREE_BYTES, LAYER_BYTES_MAX)
-}
-
-/// Inflates a blob, by what its first bytes say it is, and hands it on piece by piece until nobody wants more.
-fn inflate(blob: &mut (impl Read + Send), limit: u64, sender: SyncSender<io::Result<Vec<u8>>>) {
-    let mut head = [0; 4];
-    let mut filled = 0;
-    while let Some(rest) = head.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match blob.read(rest) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return drop(sender.send(Err(error))),
-        }
-    }
-    let head = head.get(..filled).unwrap_or_default();
-    let decoder = decoder(head, head.chain(&mut *blob));
-    let result = match decoder.and_then(|decoder| hand_on(decoder, limit, &sender)) {
-        Ok(Wanted::No) => return,
-        // A decoder may stop before its blob does.
-        Ok(Wanted::Yes) => io::copy(blob, &mut io::sink()).map(drop),
-        Err(error) => Err(error),
-    };
-    if let Err(error) = result {
-        drop(sender.send(Err(error)));
-    }
-}
-
-/// How a blob is compressed, by its first four bytes.
-enum Compression {
-    None,
-    Gzip,
-    Zstd,
-}
-
-fn compression(head: &[u8]) -> Compression {
-    match head {
-        [0x1f, 0x8b, ..] => Compression::Gzip,
-        // A frame, or one to be skipped, with which some writers begin.
-        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Compression::Zstd,
-        _ => Compression::None,
-    }
-}
-
-/// Whether something that begins with these bytes is compressed.
-pub(crate) fn is_compressed(head: &[u8]) -> bool {
-    !matches!(compression(head), Compression::None)
-}
-
-/// Inflates `whole`, which begins with `head`.
-pub(crate) fn decoder<'r>(head: &[u8], whole: impl Read + 'r) -> io::Result<Box<dyn Read + 'r>> {
-    Ok(match compression(head) {
-        Compression::None => Box::new(whole),
-        Compression::Gzip => {
-            Box::new(flate2::bufread::MultiGzDecoder::new(io::BufReader::with_capacity(PIECE_BYTES, whole)))
-        }
-        Compression::Zstd => Box::new(zstd::stream::read::Decoder::new(whole)?),
-    })
-}
-
-/// Whether the other side took all that there was.
-enum Wanted {
-    Yes,
-    No,
-}
-
-fn hand_on(mut reader: impl Read, limit: u64, sender: &SyncSender<io::Result<Vec<u8>>>) -> io::Result<Wanted> {
-    let mut total = 0u64;
-    loop {
-        let mut piece = Vec::with_capacity(PIECE_BYTES);
-        (&mut reader).take(PIECE_BYTES as u64).read_to_end(&mut piece)?;
-        total += piece.len() as u64;
-        if total > limit {
-            return Err(io::Error::other(UnpackError::Limit { what: "bytes for so small a blob", max: limit }));
-        }
-        if piece.is_empty() {
-            return Ok(Wanted::Yes);
-        }
-        if sender.send(Ok(piece)).is_err() {
-            return Ok(Wanted::No);
-        }
-    }
-}
-
-/// The pieces as one stream again.
-struct Pieces {
-    receiver: Receiver<io::Result<Vec<u8>>>,
-    piece: Vec<u8>,
-    at: usize,
-}
-
-impl Read for Pieces {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.at == self.piece.len() {
-            match self.receiver.recv() {
-                // The other side is done.
-                Err(_) => return Ok(0),
-                Ok(piece) => (self.piece, self.at) = (piece?, 0),
-            }
-        }
-        let count = self.piece.get(self.at..).unwrap_or_default().read(buffer)?;
-        self.at += count;
-        Ok(count)
-    }
 }
 
 /// Writes out what is not on disk yet, and takes the marks off. Long: seconds on a slow disk.
@@ -319,33 +253,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_blob_that_grows_without_measure_is_stopped() {
-        let (sender, receiver) = sync_channel(PIECES_AHEAD);
-        let limit = 20 * PIECE_BYTES as u64;
-        let result = std::thread::scope(|scope| {
-            let inflating = scope.spawn(|| hand_on(io::repeat(0), limit, &sender).map(drop));
-            for _ in 0..20 {
-                assert!(receiver.recv().unwrap().is_ok());
-            }
-            inflating.join().unwrap()
-        });
-        let error = innermost(UnpackError::Read { source: result.unwrap_err() });
-        assert!(matches!(error, UnpackError::Limit { max, .. } if max == limit), "{error}");
-        assert!(!is_about_content(&error));
-    }
-
-    #[test]
     fn small_blobs_may_grow_and_large_ones_by_a_ratio() {
         assert_eq!(expansion_limit(100), EXPANSION_FREE_BYTES);
         assert_eq!(expansion_limit(100 << 20), (100 << 20) * EXPANSION_MAX);
         assert_eq!(expansion_limit(u64::MAX), LAYER_BYTES_MAX);
-    }
-
-    #[test]
-    fn compression_is_told_by_the_first_bytes() {
-        assert!(is_compressed(&[0x1f, 0x8b, 8, 0]));
-        assert!(is_compressed(&[0x28, 0xb5, 0x2f, 0xfd]));
-        assert!(is_compressed(&[0x53, 0x2a, 0x4d, 0x18]));
-        assert!(!is_compressed(b"etc/") && !is_compressed(b"") && !is_compressed(&[0x1f]));
     }
 }

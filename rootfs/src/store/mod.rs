@@ -1,7 +1,9 @@
 //! The store: images and their unpacked layers in one folder, shared by all processes that open it.
 
 pub(crate) mod index;
+pub(crate) mod inflate;
 pub(crate) mod layer;
+pub(crate) mod part;
 pub(crate) mod place;
 mod sweep;
 

@@ -36,7 +36,7 @@ impl Place {
     /// Makes the folders that are missing.
     pub(crate) fn make(top: &Path) -> Result<Self, Error> {
         let place = Self { top: top.to_owned() };
-        for folder in [place.layers(), place.blobs(), place.snapshots(), place.temporaries()] {
+        for folder in [place.layers(), place.blobs(), place.parts(), place.snapshots(), place.temporaries()] {
             // Layers hold set-user-ID programs: nobody but root comes near them.
             DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(Error::file("make", &folder))?;
         }
@@ -57,6 +57,14 @@ impl Place {
 
     pub(crate) fn blob(&self, digest: &Digest) -> PathBuf {
         self.blobs().join(digest.hex())
+    }
+
+    pub(crate) fn parts(&self) -> PathBuf {
+        self.top.join("parts")
+    }
+
+    pub(crate) fn part(&self, digest: &Digest) -> PathBuf {
+        self.parts().join(digest.hex())
     }
 
     pub(crate) fn layers(&self) -> PathBuf {

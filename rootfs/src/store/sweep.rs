@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use berth_sys::file::is_temporary;
 
@@ -12,6 +12,7 @@ use super::layer;
 use super::place::{Place, names, remove_tree};
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::limits::PART_AGE_MAX;
 use crate::snapshot;
 
 /// Sweeps, if nobody works in the store.
@@ -42,13 +43,19 @@ fn put_aside(place: &Place, index: &Index) -> Result<(), Error> {
     };
     let of_snapshots = snapshot::layers_in_use(place)?;
     let layers_used = used(&mut records.images.iter().flat_map(|record| &record.layers).chain(&of_snapshots));
-    let blobs_used = used(&mut records.images.iter().flat_map(|record| [&record.id, &record.manifest]));
+    let mut blobs_used = used(&mut records.images.iter().flat_map(|record| [&record.id, &record.manifest]));
+    let blob = |layer: &String| layer::blob_of(place, &layer.parse().ok()?)?.digest().as_ref().parse().ok();
+    let of_layers = records.images.iter().flat_map(|record| &record.layers).chain(&of_snapshots).filter_map(blob);
+    blobs_used.extend(of_layers.map(|digest: Digest| digest.hex().to_owned()));
     let idle_layer = |name: &String| !(layers.contains(name) && layers_used.contains(name));
     for name in names(&place.layers())?.into_iter().filter(idle_layer) {
         aside(place, place.layers().join(name))?;
     }
     for name in names(&place.blobs())?.into_iter().filter(|name| is_temporary(name) || !blobs_used.contains(name)) {
         aside(place, place.blobs().join(name))?;
+    }
+    for name in names(&place.parts())?.into_iter().filter(|name| is_forgotten(&place.parts().join(name))) {
+        aside(place, place.parts().join(name))?;
     }
     // A living writer of the index has its lock.
     let _lock = place.index_lock()?;
@@ -74,4 +81,10 @@ fn drop_incomplete(records: &mut Records, layers: &HashSet<String>) -> bool {
 
 fn aside(place: &Place, path: PathBuf) -> Result<(), Error> {
     fs::rename(&path, place.temporary()).map_err(Error::file("put aside", path))
+}
+
+/// Whether nobody went on with what a pull left of a blob.
+fn is_forgotten(part: &Path) -> bool {
+    let age = fs::metadata(part).and_then(|status| status.modified()).map(|time| time.elapsed().unwrap_or_default());
+    age.is_ok_and(|age| age > PART_AGE_MAX)
 }
