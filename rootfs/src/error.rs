@@ -102,6 +102,21 @@ pub enum Error {
         /// Why not.
         why: String,
     },
+    /// An image could not be written out.
+    #[error("cannot write the archive")]
+    Export {
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A layer is here only unpacked, which is enough to run it but not to pass it on.
+    #[error("layer {layer} of image {image} is here only unpacked: remove the image and pull it again")]
+    NoBlob {
+        /// The image's id.
+        image: String,
+        /// The layer's diff id.
+        layer: String,
+    },
     /// No such image.
     #[error("there is no image {name:?} here")]
     NoImage {

@@ -9,6 +9,8 @@
 //! | `unpack` | a stranger's tar into a folder, by way of `berth_sys::beneath` |
 //! | `store` | what is here: index, layers, locks, the sweep |
 //! | `snapshot` | layers and an upper folder as one overlay mount |
+//! | `gc` | which images go when the disk is full: a pure plan, and what carries it out |
+//! | `export` | images as an OCI layout in a tar |
 //!
 //! On disk, below the store's folder:
 //!
@@ -18,12 +20,15 @@
 //! parts/<digest>           the beginning of a layer's blob whose pull was cut off
 //! layers/<diff id>/diff    a layer, unpacked; it came here by one rename, verified
 //!                 /implicit   folders that the layer uses without describing them
-//!                 /blob.json  the descriptor of the blob that it came from
+//!                 /links      hard links to files of layers below, if it has any
+//!                 /layer.json the blob that it came from, and its size
 //!                 /unwritten  the boot id, until the disk has the layer
 //! snapshots/<key>/upper    what a container wrote
 //!                /work     overlayfs's own
 //!                /snapshot.json   image, layers, boot id
+//! uses/<image id>          empty; its time is when the image was last used
 //! tmp/                     what is not finished, and what is being removed
+//! unswept                  a sweep is wanted, when nobody works in the store
 //! index.lock  use.lock     who writes the index; who works in the store (shared) or sweeps it (exclusive)
 //! ```
 //!
@@ -35,8 +40,9 @@
 
 mod digest;
 mod error;
+mod export;
+mod gc;
 mod import;
-mod layer_folders;
 mod limits;
 mod manifest;
 mod pull;
@@ -48,10 +54,13 @@ mod unpack;
 
 use jiff::Timestamp;
 use oci_spec::image::ImageConfiguration;
+use serde::{Deserialize, Serialize};
 
 pub use self::digest::Digest;
 pub use self::error::{Error, UnpackError};
+pub use self::gc::{Collected, GcPolicy, GcReason, Removal, Thresholds};
 pub use self::reference::Reference;
+pub use self::snapshot::{IdMap, Owners, Usage};
 pub use self::store::Store;
 
 /// How to reach registries.
@@ -113,6 +122,29 @@ pub struct ImportConfig {
     pub working_dir: Option<String>,
 }
 
+/// How a root is mounted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountOptions {
+    /// Whether it can be written to.
+    #[serde(default)]
+    pub access: Access,
+    /// What the image's owners are on the host: those of a user namespace. Needs a filesystem that can map owners (ext4,
+    /// xfs, btrfs; tmpfs since Linux 6.3) below the store.
+    #[serde(default)]
+    pub owners: Option<Owners>,
+}
+
+/// Whether something can be written to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Access {
+    /// It can.
+    #[default]
+    Writable,
+    /// It cannot.
+    ReadOnly,
+}
+
 /// An image that is present, its layers unpacked.
 #[derive(Debug, Clone)]
 pub struct Image {
@@ -130,4 +162,6 @@ pub struct Image {
     pub config: ImageConfiguration,
     /// When it came here.
     pub created_at: Timestamp,
+    /// Whether it is never collected.
+    pub pinned: bool,
 }

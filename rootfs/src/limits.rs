@@ -51,3 +51,7 @@ pub(crate) const RETRY_WAIT: Duration = Duration::from_millis(250);
 pub(crate) const RETRY_WAIT_MAX: Duration = Duration::from_secs(30);
 /// How long the beginning of a blob waits for a pull to go on with it.
 pub(crate) const PART_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// What the store notes of a layer.
+pub(crate) const NOTE_BYTES_MAX: u64 = 64 << 10;
+/// Hard links of one layer to files of layers below.
+pub(crate) const LINKS_MAX: usize = 65_536;

@@ -6,7 +6,7 @@
 
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,7 @@ use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount as mount2, umount2};
 use nix::sys::stat::Mode;
 
+use crate::mount::{self, Context};
 use crate::xattr::descriptor_path;
 
 /// The longest string that `fsconfig(2)` takes, without its end.
@@ -25,11 +26,18 @@ const OPTIONS_BYTES_MAX: usize = 4095;
 /// The folders of an overlay.
 #[derive(Debug, Clone, Copy)]
 pub struct Overlay<'a> {
-    /// The read-only folders, the uppermost first; at least one.
+    /// The read-only folders, the uppermost first; at least one, and two if there is no upper.
     pub lower: &'a [PathBuf],
+    /// Where changes go; without it there can be none.
+    pub upper: Option<Upper<'a>>,
+}
+
+/// The writable part of an overlay.
+#[derive(Debug, Clone, Copy)]
+pub struct Upper<'a> {
     /// Where changes go.
-    pub upper: &'a Path,
-    /// An empty folder on the filesystem of `upper`, for the kernel.
+    pub folder: &'a Path,
+    /// An empty folder on the mount of `folder`, for the kernel.
     pub work: &'a Path,
     /// Whether changes must reach the disk before the mount ends.
     pub durability: Durability,
@@ -78,40 +86,40 @@ pub fn sync_filesystem(folder: impl AsFd) -> io::Result<()> {
     Ok(nix::unistd::syncfs(folder)?)
 }
 
-/// The options that stand for a [`Durability`], and those that keep the upper folder readable by itself: no feature
-/// whose marks only this overlay would understand, whatever the module's defaults are.
-fn fixed_options(durability: Durability) -> impl Iterator<Item = (&'static CStr, Option<&'static CStr>)> {
-    let volatile = (durability == Durability::Volatile).then_some((c"volatile", None));
-    [(c"index", Some(c"off")), (c"metacopy", Some(c"off")), (c"redirect_dir", Some(c"off"))].into_iter().chain(volatile)
+/// The options beside the folders. They keep the upper folder readable by itself: no feature whose marks only this overlay
+/// would understand, whatever the module's defaults are.
+fn fixed_options(upper: Option<Upper<'_>>) -> impl Iterator<Item = (&'static CStr, Option<&'static CStr>)> {
+    let volatile = upper.is_some_and(|upper| upper.durability == Durability::Volatile);
+    [(c"index", Some(c"off")), (c"metacopy", Some(c"off")), (c"redirect_dir", Some(c"off"))]
+        .into_iter()
+        .chain(volatile.then_some((c"volatile", None)))
 }
 
 fn mount_by_parts(overlay: &Overlay<'_>, target: &Path) -> Result<(), Errno> {
-    let context = fsopen(c"overlay")?;
-    set_string(&context, c"source", c"overlay")?;
+    let context = Context::open(c"overlay")?;
+    context.set(c"source", Some(c"overlay"))?;
     let mut held = Vec::new();
     for lower in overlay.lower {
         set_path(&context, c"lowerdir+", lower, &mut held)?;
     }
-    set_path(&context, c"upperdir", overlay.upper, &mut held)?;
-    set_path(&context, c"workdir", overlay.work, &mut held)?;
-    for (name, value) in fixed_options(overlay.durability) {
-        match value {
-            Some(value) => set_string(&context, name, value)?,
-            None => configure(&context, libc::FSCONFIG_SET_FLAG, Some(name), None)?,
-        }
+    if let Some(upper) = overlay.upper {
+        set_path(&context, c"upperdir", upper.folder, &mut held)?;
+        set_path(&context, c"workdir", upper.work, &mut held)?;
     }
-    configure(&context, libc::FSCONFIG_CMD_CREATE, None, None)?;
-    let mount = fsmount(&context)?;
-    move_mount(&mount, target)
+    for (name, value) in fixed_options(overlay.upper) {
+        context.set(name, value)?;
+    }
+    let mount = context.mount(0)?;
+    mount::attach(&mount, open_folder(target)?)
 }
 
 /// Sets a path; one too long for the call by the name of an open descriptor, which `held` keeps until the mount is made.
-fn set_path(context: &OwnedFd, key: &CStr, path: &Path, held: &mut Vec<OwnedFd>) -> Result<(), Errno> {
+fn set_path(context: &Context, key: &CStr, path: &Path, held: &mut Vec<OwnedFd>) -> Result<(), Errno> {
     if path.as_os_str().len() <= OPTION_BYTES_MAX {
-        return set_string(context, key, &c_string(path)?);
+        return context.set(key, Some(&c_string(path)?));
     }
     let folder = open_folder(path)?;
-    let result = set_string(context, key, &c_string(&descriptor_path(folder.as_fd()))?);
+    let result = context.set(key, Some(&c_string(&descriptor_path(folder.as_fd()))?));
     held.push(folder);
     result
 }
@@ -119,19 +127,17 @@ fn set_path(context: &OwnedFd, key: &CStr, path: &Path, held: &mut Vec<OwnedFd>)
 /// All of an overlay as one string; its folders are named by descriptors that `held` keeps.
 fn options_of(overlay: &Overlay<'_>, held: &mut Vec<OwnedFd>) -> Result<OsString, Errno> {
     let mut options = OsString::new();
-    for (index, folder) in overlay.lower.iter().map(PathBuf::as_path).chain([overlay.upper, overlay.work]).enumerate() {
-        let before = match index.checked_sub(overlay.lower.len()) {
-            None if index == 0 => "lowerdir=",
-            None => ":",
-            Some(0) => ",upperdir=",
-            Some(_) => ",workdir=",
-        };
+    let lower = overlay.lower.iter().enumerate();
+    let lower = lower.map(|(index, folder)| (if index == 0 { "lowerdir=" } else { ":" }, folder.as_path()));
+    let upper = overlay.upper.into_iter();
+    let upper = upper.flat_map(|upper| [(",upperdir=", upper.folder), (",workdir=", upper.work)]);
+    for (before, folder) in lower.chain(upper) {
         let folder = open_folder(folder)?;
         options.push(before);
         options.push(descriptor_path(folder.as_fd()));
         held.push(folder);
     }
-    for (name, value) in fixed_options(overlay.durability) {
+    for (name, value) in fixed_options(overlay.upper) {
         options.push(",");
         options.push(OsStr::from_bytes(name.to_bytes()));
         if let Some(value) = value {
@@ -148,52 +154,4 @@ fn open_folder(path: &Path) -> Result<OwnedFd, Errno> {
 
 fn c_string(path: &Path) -> Result<CString, Errno> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)
-}
-
-fn fsopen(kind: &CStr) -> Result<OwnedFd, Errno> {
-    // SAFETY: the string is NUL-terminated and lives until the call returns.
-    let result = unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), libc::FSOPEN_CLOEXEC) };
-    owned(result)
-}
-
-fn set_string(context: &OwnedFd, key: &CStr, value: &CStr) -> Result<(), Errno> {
-    configure(context, libc::FSCONFIG_SET_STRING, Some(key), Some(value))
-}
-
-fn configure(context: &OwnedFd, command: u32, key: Option<&CStr>, value: Option<&CStr>) -> Result<(), Errno> {
-    let pointer = |text: Option<&CStr>| text.map_or(std::ptr::null(), CStr::as_ptr);
-    // SAFETY: the descriptor is open; the strings are NUL-terminated and live until the call returns, or are null where
-    // the command takes none; the last argument is 0 for each of the commands used here.
-    let result =
-        unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), command, pointer(key), pointer(value), 0) };
-    Errno::result(result).map(drop)
-}
-
-fn fsmount(context: &OwnedFd) -> Result<OwnedFd, Errno> {
-    // SAFETY: the descriptor is open; the other arguments are plain numbers.
-    let result = unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), libc::FSMOUNT_CLOEXEC, 0) };
-    owned(result)
-}
-
-fn move_mount(mount: &OwnedFd, target: &Path) -> Result<(), Errno> {
-    let target = c_string(target)?;
-    // SAFETY: the descriptor is open; both strings are NUL-terminated and live until the call returns.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_move_mount,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_FDCWD,
-            target.as_ptr(),
-            libc::MOVE_MOUNT_F_EMPTY_PATH,
-        )
-    };
-    Errno::result(result).map(drop)
-}
-
-/// The descriptor that a system call gave back.
-fn owned(result: libc::c_long) -> Result<OwnedFd, Errno> {
-    let fd = i32::try_from(Errno::result(result)?).map_err(|_| Errno::EBADF)?;
-    // SAFETY: the kernel just made this descriptor for us and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use berth_sys::overlay::{Durability, Overlay, detach, mount, mount_at_once};
+use berth_sys::overlay::{Durability, Overlay, Upper, detach, mount, mount_at_once};
 
 fn folder(path: PathBuf) -> PathBuf {
     fs::create_dir_all(&path).unwrap();
@@ -30,7 +30,8 @@ fn check(mount: Mount, count: usize, name: &str, durability: Durability) {
     let top = folder(top.path().join(name));
     let lower = layers(&top, count);
     let (upper, work, target) = (folder(top.join("upper")), folder(top.join("work")), folder(top.join("target")));
-    mount(&Overlay { lower: &lower, upper: &upper, work: &work, durability }, &target).expect("needs root");
+    let upper_parts = Some(Upper { folder: &upper, work: &work, durability });
+    mount(&Overlay { lower: &lower, upper: upper_parts }, &target).expect("needs root");
     let seen = fs::read_dir(&target).unwrap().count();
     let all = fs::read_to_string(target.join("all")).unwrap();
     fs::write(target.join("new"), "").unwrap();
@@ -58,4 +59,17 @@ fn long_chains_and_long_names_fit() {
 #[test]
 fn nothing_mounted_is_detached_already() {
     detach(Path::new("/nonexistent/target")).unwrap();
+}
+
+#[test]
+fn without_an_upper_folder_nothing_can_be_written() {
+    for mount in [mount, mount_at_once] as [Mount; 2] {
+        let top = tempfile::tempdir_in("/dev/shm").unwrap();
+        let (lower, target) = (layers(top.path(), 2), folder(top.path().join("target")));
+        mount(&Overlay { lower: &lower, upper: None }, &target).expect("needs root");
+        let written = fs::write(target.join("new"), "").unwrap_err();
+        let all = fs::read_to_string(target.join("all")).unwrap();
+        detach(&target).unwrap();
+        assert_eq!((written.kind(), all.as_str()), (std::io::ErrorKind::ReadOnlyFilesystem, "0"));
+    }
 }

@@ -12,9 +12,9 @@ use crate::reference::Reference;
 use crate::store::layer::Expected;
 
 /// The annotation with an image's name; most writers put just a tag there.
-const NAME: &str = "org.opencontainers.image.ref.name";
+pub(crate) const NAME: &str = "org.opencontainers.image.ref.name";
 /// The annotation with an image's full name, by containerd and buildkit.
-const FULL_NAME: &str = "io.containerd.image.name";
+pub(crate) const FULL_NAME: &str = "io.containerd.image.name";
 
 /// All images of the layout: each named entry of its index is one, and unnamed entries are one image's platforms.
 pub(super) fn images(members: &Members) -> Result<Vec<Found>, Error> {

@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
+pub(crate) use self::layout::{FULL_NAME, NAME};
 use self::members::{Members, folder_has};
 use crate::digest::Digest;
 use crate::error::Error;

@@ -31,6 +31,9 @@ pub(crate) struct Record {
     pub(crate) created_at: Timestamp,
     /// Diff ids, the lowest first.
     pub(crate) layers: Vec<String>,
+    /// Never collected.
+    #[serde(default)]
+    pub(crate) pinned: bool,
 }
 
 /// The records, each id once.
@@ -57,6 +60,7 @@ impl Records {
                 keep(&mut known.tags, old.tags);
                 keep(&mut known.digests, old.digests);
                 known.created_at = old.created_at;
+                known.pinned |= old.pinned;
             }
         }
     }
@@ -77,6 +81,22 @@ impl Records {
         }
         let reference: Reference = name.parse()?;
         Ok(self.images.iter().find(|record| is_named(record, &reference)))
+    }
+
+    /// Pins an image or lets go of it. False if there is none, or it is so already.
+    pub(crate) fn pin(&mut self, name: &str, pinned: bool) -> Result<bool, Error> {
+        let Some(id) = self.find(name)?.map(|record| record.id.clone()) else {
+            return Err(Error::NoImage { name: name.to_owned() });
+        };
+        let record = self.images.iter_mut().find(|record| record.id == id && record.pinned != pinned);
+        Ok(record.map(|record| record.pinned = pinned).is_some())
+    }
+
+    /// Takes an image away, with all its names; false if it is pinned or gone.
+    pub(crate) fn remove_unpinned(&mut self, id: &str) -> bool {
+        let before = self.images.len();
+        self.images.retain(|record| record.id != id || record.pinned);
+        self.images.len() != before
     }
 
     /// Takes a name away; an image without names goes whole, and so does one asked for by its id. False if there was none.
@@ -216,6 +236,7 @@ impl Index {
                 size_bytes: record.size_bytes,
                 config,
                 created_at: record.created_at,
+                pinned: record.pinned,
             }),
             Err(error) => {
                 tracing::warn!(image = %record.id, %error, "leaving out an image that cannot be read");
@@ -252,6 +273,7 @@ mod tests {
             size_bytes: 0,
             created_at: Timestamp::UNIX_EPOCH,
             layers: Vec::new(),
+            pinned: false,
         }
     }
 

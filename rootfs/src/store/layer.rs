@@ -12,6 +12,7 @@ use std::path::Path;
 
 use berth_sys::beneath::Root;
 use oci_spec::image::{Descriptor, MediaType};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::inflate::{self, Compression};
@@ -19,16 +20,18 @@ use super::part::Part;
 use super::place::{Place, names, remove_tree};
 use crate::digest::{Digest, Hasher, Hashing};
 use crate::error::{Error, UnpackError};
-use crate::limits::{EXPANSION_FREE_BYTES, EXPANSION_MAX, LAYER_BYTES_MAX};
-use crate::unpack::unpack;
+use crate::limits::{EXPANSION_FREE_BYTES, EXPANSION_MAX, LAYER_BYTES_MAX, NOTE_BYTES_MAX};
+use crate::unpack::{Unpacked, unpack};
 
 /// The unpacked tree in a layer's folder.
 pub(crate) const TREE: &str = "diff";
 /// Folders of the tree that its archive did not describe, each ended by a NUL.
 pub(crate) const IMPLICIT: &str = "implicit";
+/// Hard links of the archive to files of layers below: name and target, each ended by a NUL.
+pub(crate) const LINKS: &str = "links";
 const UNWRITTEN: &str = "unwritten";
-/// The descriptor of the blob that it came from.
-const BLOB: &str = "blob.json";
+/// A [`Note`].
+const NOTE: &str = "layer.json";
 
 /// What is known of a layer before it is here.
 #[derive(Debug, Clone, Default)]
@@ -47,25 +50,24 @@ pub(crate) struct Arrived {
     /// Bytes of the blob.
     pub(crate) size: u64,
     compression: Compression,
+    unpacked: Unpacked,
 }
 
-impl Arrived {
-    /// The blob as a manifest describes it.
-    pub(crate) fn descriptor(&self) -> serde_json::Value {
-        let media_type = match self.compression {
-            Compression::None => MediaType::ImageLayer,
-            Compression::Gzip => MediaType::ImageLayerGzip,
-            Compression::Zstd => MediaType::ImageLayerZstd,
-        };
-        json!({ "mediaType": media_type, "digest": self.blob.to_string(), "size": self.size })
+/// What is known of a layer that is here.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Note {
+    /// The blob that it came from, as a manifest describes it.
+    pub(crate) blob: Descriptor,
+    /// Bytes of the files in it.
+    pub(crate) bytes: u64,
+}
+
+impl Note {
+    /// Of a layer of the store; `None` if nobody noted anything.
+    pub(crate) fn of(place: &Place, diff_id: &Digest) -> Option<Self> {
+        let bytes = berth_sys::file::read_limited(&place.layer(diff_id).join(NOTE), NOTE_BYTES_MAX).ok()?;
+        serde_json::from_slice(&bytes).ok()
     }
-}
-
-/// The blob that a layer of the store came from; `None` if nobody noted it.
-pub(crate) fn blob_of(place: &Place, diff_id: &Digest) -> Option<Descriptor> {
-    let limit = u64::from(u16::MAX);
-    let bytes = berth_sys::file::read_limited(&place.layer(diff_id).join(BLOB), limit).ok()?;
-    serde_json::from_slice(&bytes).ok()
 }
 
 /// Whether the store has a layer.
@@ -85,9 +87,9 @@ pub(crate) fn bring_in(
     let temporary = place.temporary();
     fs::DirBuilder::new().mode(0o700).create(&temporary).map_err(Error::file("make", &temporary))?;
     let result = match arrive(label, part.then(rest), expected, &temporary) {
-        Ok((arrived, implicit)) => part
+        Ok(arrived) => part
             .publish(place, &arrived.blob)
-            .and_then(|()| publish(place, &temporary, &arrived, &implicit))
+            .and_then(|()| publish(place, &temporary, &arrived))
             .map(|()| arrived),
         // What came is right as far as it goes.
         Err(error) if error.is_interruption() => part.leave().and(Err(error)),
@@ -98,13 +100,8 @@ pub(crate) fn bring_in(
     result.and_then(|arrived| removed.map(|()| arrived))
 }
 
-/// Unpacks a blob below `temporary`; also gives the folders that it does not describe.
-fn arrive(
-    label: &str,
-    blob: impl Read + Send,
-    expected: &Expected,
-    temporary: &Path,
-) -> Result<(Arrived, Vec<Vec<u8>>), Error> {
+/// Unpacks a blob below `temporary`.
+fn arrive(label: &str, blob: impl Read + Send, expected: &Expected, temporary: &Path) -> Result<Arrived, Error> {
     let above = Root::open(temporary).map_err(Error::file("open", temporary))?;
     let (limit, most, hasher) = match &expected.blob {
         None => (LAYER_BYTES_MAX, u64::MAX, Hasher::sha256()),
@@ -142,7 +139,7 @@ fn arrive(
     if unpacked.devices > 0 {
         tracing::warn!(layer = label, devices = unpacked.devices, "device files in a layer were left out");
     }
-    Ok((Arrived { diff_id, blob, size, compression }, unpacked.implicit))
+    Ok(Arrived { diff_id, blob, size, compression, unpacked })
 }
 
 /// Compares a blob that was read to its end with what it should be, and gives its digest and size.
@@ -192,26 +189,34 @@ fn is_about_content(error: &UnpackError) -> bool {
 #[error("{0}")]
 pub(crate) struct TransferFailed(pub(crate) String);
 
-fn publish(place: &Place, temporary: &Path, arrived: &Arrived, implicit: &[Vec<u8>]) -> Result<(), Error> {
-    let mut list = Vec::new();
-    for path in implicit {
-        list.extend_from_slice(path);
-        list.push(0);
-    }
+fn publish(place: &Place, temporary: &Path, arrived: &Arrived) -> Result<(), Error> {
     let write = |name: &str, content: &[u8]| {
         let path = temporary.join(name);
         fs::write(&path, content).map_err(Error::file("write", path))
     };
-    let path = temporary.join(BLOB);
-    let blob = serde_json::to_vec(&arrived.descriptor()).map_err(|error| Error::file("write", path)(error.into()))?;
-    write(BLOB, &blob)?;
-    write(IMPLICIT, &list)?;
+    let unpacked = &arrived.unpacked;
+    write(IMPLICIT, &ended(&unpacked.implicit))?;
+    if !unpacked.links.is_empty() {
+        write(LINKS, &ended(unpacked.links.iter().flat_map(|(name, target)| [name, target])))?;
+    }
+    let media_type = match arrived.compression {
+        Compression::None => MediaType::ImageLayer,
+        Compression::Gzip => MediaType::ImageLayerGzip,
+        Compression::Zstd => MediaType::ImageLayerZstd,
+    };
+    let blob = json!({ "mediaType": media_type, "digest": arrived.blob.to_string(), "size": arrived.size });
+    write(NOTE, json!({ "blob": blob, "bytes": unpacked.bytes }).to_string().as_bytes())?;
     write(UNWRITTEN, boot_id()?.as_bytes())?;
     let target = place.layer(&arrived.diff_id);
     match fs::rename(temporary, &target) {
         Err(_) if is_present(place, &arrived.diff_id) => Ok(()),
         other => other.map_err(Error::file("publish", target)),
     }
+}
+
+/// Paths in a row, each ended by a NUL.
+fn ended<'p>(paths: impl IntoIterator<Item = &'p Vec<u8>>) -> Vec<u8> {
+    paths.into_iter().flat_map(|path| path.iter().copied().chain([0])).collect()
 }
 
 fn expansion_limit(blob: u64) -> u64 {

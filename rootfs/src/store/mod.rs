@@ -5,7 +5,7 @@ pub(crate) mod inflate;
 pub(crate) mod layer;
 pub(crate) mod part;
 pub(crate) mod place;
-mod sweep;
+pub(crate) mod sweep;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -22,7 +22,10 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::limits::LAYERS_AT_ONCE;
 use crate::reference::Reference;
-use crate::{Auth, Image, ImportConfig, Progress, RegistryConfig, import, pull, snapshot};
+use crate::{
+    Auth, Collected, GcPolicy, Image, ImportConfig, MountOptions, Progress, RegistryConfig, Usage, export, gc, import,
+    pull, snapshot,
+};
 
 /// The images and snapshots of one state folder. Cheap to clone. Several processes may have one folder open: what one
 /// brings in the others see, and what one is at no other sweeps away.
@@ -82,7 +85,7 @@ impl Store {
         progress: Option<mpsc::Sender<Progress>>,
     ) -> Result<Image, Error> {
         let image = pull::pull(&self.shared, reference, auth, progress).await?;
-        self.write_out();
+        self.tidy();
         Ok(image)
     }
 
@@ -98,7 +101,7 @@ impl Store {
         let (source, name, config) = (source.to_owned(), name.cloned(), config.clone());
         let images =
             self.blocking("importing", move |shared| import::import(shared, &source, name.as_ref(), &config)).await?;
-        self.write_out();
+        self.tidy();
         Ok(images)
     }
 
@@ -129,11 +132,26 @@ impl Store {
     /// shows again if the same image is mounted under it again before the machine restarts. Success if it is mounted
     /// there already.
     pub async fn mount(&self, image: &Image, key: &str, target: &Path) -> Result<(), Error> {
+        self.mount_with(image, key, target, &MountOptions::default()).await
+    }
+
+    /// As [`Self::mount`], with other options; what was written under `key` with others than these is forgotten.
+    pub async fn mount_with(
+        &self,
+        image: &Image,
+        key: &str,
+        target: &Path,
+        options: &MountOptions,
+    ) -> Result<(), Error> {
+        let options = options.clone();
         let (id, layers) = (image.id.clone(), image.config.rootfs().diff_ids().clone());
         let (key, target) = (key.to_owned(), target.to_owned());
         let mount = move |shared: &Shared| {
-            let _lease = shared.place.lease()?;
-            snapshot::mount(&shared.place, &id, &layers, &key, &target)
+            let lease = shared.place.lease()?;
+            snapshot::mount(&shared.place, &id, &layers, &key, &target, &options)?;
+            shared.place.note_use(&id)?;
+            drop(lease);
+            sweep::sweep_if_wanted(&shared.place, &shared.index)
         };
         self.blocking("mounting a root", mount).await
     }
@@ -144,19 +162,50 @@ impl Store {
         let unmount = move |shared: &Shared| {
             let lease = shared.place.lease()?;
             let image = snapshot::unmount(&shared.place, &key, &target)?;
+            image.iter().try_for_each(|id| shared.place.note_use(id))?;
             drop(lease);
             // The image may have been removed meanwhile; then this may have been the last to use its layers.
             let gone = image.is_some_and(|id| {
                 shared.index.load().is_ok_and(|records| records.images.iter().all(|record| record.id != id))
             });
-            if gone { sweep::sweep(&shared.place, &shared.index) } else { Ok(()) }
+            if gone {
+                sweep::sweep(&shared.place, &shared.index)
+            } else {
+                sweep::sweep_if_wanted(&shared.place, &shared.index)
+            }
         };
         self.blocking("unmounting a root", unmount).await
+    }
+
+    /// Writes images to `out` as one OCI layout in a tar, which `docker load` takes too.
+    pub async fn export(&self, names: &[String], out: impl std::io::Write + Send + 'static) -> Result<(), Error> {
+        let names = names.to_vec();
+        self.blocking("exporting", move |shared| export::export(shared, &names, out)).await
+    }
+
+    /// Lets images go that nobody uses, as `policy` says. Never one that is pinned or that a snapshot stands on, and no
+    /// layer that a pull is about to use.
+    pub async fn collect(&self, policy: &GcPolicy) -> Result<Collected, Error> {
+        let policy = policy.clone();
+        self.blocking("collecting images", move |shared| gc::collect(shared, &policy)).await
+    }
+
+    /// Keeps an image from being collected, or lets it be collected again.
+    pub async fn pin(&self, name: &str, pinned: bool) -> Result<(), Error> {
+        let name = name.to_owned();
+        let pin = move |shared: &Shared| shared.index.change(|records| records.pin(&name, pinned)).map(drop);
+        self.blocking("pinning an image", pin).await
     }
 
     /// The keys under which something was written.
     pub fn snapshots(&self) -> Result<Vec<String>, Error> {
         snapshot::keys(&self.shared.place)
+    }
+
+    /// What was written under `key`, in disk blocks. Long: each file is looked at.
+    pub async fn usage(&self, key: &str) -> Result<Usage, Error> {
+        let key = key.to_owned();
+        self.blocking("counting what a root takes", move |shared| snapshot::usage(&shared.place, &key)).await
     }
 
     async fn blocking<T: Send + 'static>(
@@ -168,10 +217,13 @@ impl Store {
         spawn_blocking(move || work(&shared)).await.unwrap_or(Err(Error::Stopped { doing }))
     }
 
-    /// Lets the disk catch up behind the caller's back; a process that ends waits for it with its runtime.
-    fn write_out(&self) {
+    /// Sweeps if that is wanted, and lets the disk catch up, behind the caller's back; a process that ends waits for it with its runtime.
+    fn tidy(&self) {
         let shared = Arc::clone(&self.shared);
         drop(spawn_blocking(move || {
+            if let Err(error) = sweep::sweep_if_wanted(&shared.place, &shared.index) {
+                tracing::warn!(%error, "what nobody needs any more could not be swept away");
+            }
             if let Err(error) = layer::write_out(&shared.place) {
                 tracing::warn!(%error, "new layers are not on the disk yet; after a loss of power they are pulled again");
             }
@@ -199,8 +251,11 @@ impl Shared {
             size_bytes: arrival.size_bytes,
             created_at: Timestamp::now(),
             layers: arrival.layers.iter().map(Digest::to_string).collect(),
+            pinned: false,
         };
+        snapshot::check(&self.place, &record.id, &record.layers)?;
         let id = record.id.clone();
+        self.place.note_use(&id)?;
         self.index.change(|records| {
             records.add(record);
             Ok(true)

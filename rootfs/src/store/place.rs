@@ -36,7 +36,7 @@ impl Place {
     /// Makes the folders that are missing.
     pub(crate) fn make(top: &Path) -> Result<Self, Error> {
         let place = Self { top: top.to_owned() };
-        for folder in [place.layers(), place.blobs(), place.parts(), place.snapshots(), place.temporaries()] {
+        for folder in [place.layers(), place.blobs(), place.parts(), place.snapshots(), place.uses(), place.temporaries()] {
             // Layers hold set-user-ID programs: nobody but root comes near them.
             DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(Error::file("make", &folder))?;
         }
@@ -77,6 +77,32 @@ impl Place {
 
     pub(crate) fn snapshots(&self) -> PathBuf {
         self.top.join("snapshots")
+    }
+
+    pub(crate) fn uses(&self) -> PathBuf {
+        self.top.join("uses")
+    }
+
+    /// Notes that an image is used now, by the time of an empty file.
+    pub(crate) fn note_use(&self, image: &str) -> Result<(), Error> {
+        let path = self.use_of(image);
+        let file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&path);
+        let noted = file.and_then(|file| file.set_modified(std::time::SystemTime::now()));
+        noted.map_err(Error::file("note a use in", path))
+    }
+
+    /// When an image was last used; `None` if never.
+    pub(crate) fn last_used(&self, image: &str) -> Option<jiff::Timestamp> {
+        fs::metadata(self.use_of(image)).and_then(|status| status.modified()).ok()?.try_into().ok()
+    }
+
+    fn use_of(&self, image: &str) -> PathBuf {
+        self.uses().join(image.rsplit_once(':').map_or(image, |(_, hex)| hex))
+    }
+
+    /// Exists while a sweep is wanted that somebody's work was in the way of.
+    pub(crate) fn unswept(&self) -> PathBuf {
+        self.top.join("unswept")
     }
 
     pub(crate) fn temporaries(&self) -> PathBuf {

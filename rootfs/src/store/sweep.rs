@@ -15,10 +15,22 @@ use crate::error::Error;
 use crate::limits::PART_AGE_MAX;
 use crate::snapshot;
 
-/// Sweeps, if nobody works in the store.
+/// Sweeps, if nobody works in the store; else whoever does will when done.
 pub(crate) fn sweep(place: &Place, index: &Index) -> Result<(), Error> {
+    let unswept = place.unswept();
+    fs::write(&unswept, "").map_err(Error::file("write", &unswept))?;
+    sweep_if_wanted(place, index)
+}
+
+/// Sweeps if somebody wanted to and could not.
+pub(crate) fn sweep_if_wanted(place: &Place, index: &Index) -> Result<(), Error> {
+    let unswept = place.unswept();
+    if !unswept.exists() {
+        return Ok(());
+    }
     let Some(alone) = place.exclusive()? else { return Ok(()) };
     put_aside(place, index)?;
+    berth_sys::file::remove(&unswept).map_err(Error::file("remove", &unswept))?;
     let doomed = names(&place.temporaries())?;
     // Nobody else knows these names; removing them may take long and must not keep others waiting.
     drop(alone);
@@ -44,7 +56,7 @@ fn put_aside(place: &Place, index: &Index) -> Result<(), Error> {
     let of_snapshots = snapshot::layers_in_use(place)?;
     let layers_used = used(&mut records.images.iter().flat_map(|record| &record.layers).chain(&of_snapshots));
     let mut blobs_used = used(&mut records.images.iter().flat_map(|record| [&record.id, &record.manifest]));
-    let blob = |layer: &String| layer::blob_of(place, &layer.parse().ok()?)?.digest().as_ref().parse().ok();
+    let blob = |layer: &String| layer::Note::of(place, &layer.parse().ok()?)?.blob.digest().as_ref().parse().ok();
     let of_layers = records.images.iter().flat_map(|record| &record.layers).chain(&of_snapshots).filter_map(blob);
     blobs_used.extend(of_layers.map(|digest: Digest| digest.hex().to_owned()));
     let idle_layer = |name: &String| !(layers.contains(name) && layers_used.contains(name));
@@ -53,6 +65,9 @@ fn put_aside(place: &Place, index: &Index) -> Result<(), Error> {
     }
     for name in names(&place.blobs())?.into_iter().filter(|name| is_temporary(name) || !blobs_used.contains(name)) {
         aside(place, place.blobs().join(name))?;
+    }
+    for name in names(&place.uses())?.into_iter().filter(|name| !blobs_used.contains(name)) {
+        aside(place, place.uses().join(name))?;
     }
     for name in names(&place.parts())?.into_iter().filter(|name| is_forgotten(&place.parts().join(name))) {
         aside(place, place.parts().join(name))?;

@@ -3,8 +3,8 @@
 //! Every folder on the way to an entry is walked by [`berth_sys::beneath`], so no link leads out; every change is made on
 //! a name in an open folder and follows nothing. Whiteouts become devices 0:0, opaque folders get their attribute. Devices
 //! of the archive are not made: containers get theirs from the runtime, and one in the store would be the host's. The
-//! layers below are not at hand, since each layer is unpacked by itself: a hard link into them is refused, and folders
-//! that the archive does not describe are listed, so that a mount can give them the attributes that they have below.
+//! layers below are not at hand, since each layer is unpacked by itself: hard links into them and folders that the archive
+//! does not describe are listed, so that a mount can make them what they are with the layers below.
 
 mod attributes;
 mod folders;
@@ -14,7 +14,7 @@ mod sparse;
 pub(crate) mod tar;
 mod whiteout;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -30,7 +30,7 @@ use self::tar::{Archive, Entry, Kind, damaged, printable};
 pub(crate) use self::whiteout::parts;
 use self::whiteout::{Meaning, meaning};
 use crate::error::UnpackError;
-use crate::limits::{DEPTH_MAX, ENTRIES_MAX, LAYER_BYTES_MAX, PATH_BYTES_MAX};
+use crate::limits::{DEPTH_MAX, ENTRIES_MAX, LAYER_BYTES_MAX, LINKS_MAX, PATH_BYTES_MAX};
 
 /// The attribute by which overlayfs knows a folder that hides all below it.
 pub(crate) const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
@@ -43,8 +43,12 @@ const COPY_BYTES: usize = 256 << 10;
 pub(crate) struct Unpacked {
     /// Folders that the archive uses and does not describe, `` for the top.
     pub(crate) implicit: Vec<Vec<u8>>,
+    /// Hard links to what is not in this layer, and so in one below: name and target.
+    pub(crate) links: Vec<(Vec<u8>, Vec<u8>)>,
     /// Devices that were left out.
     pub(crate) devices: u64,
+    /// Bytes of all files.
+    pub(crate) bytes: u64,
 }
 
 /// Unpacks `archive` into the folder `name`, made new in `above`. What the reader still holds after the archive's end is
@@ -113,6 +117,8 @@ struct Unpacker<'f> {
     opaque: HashSet<Vec<u8>>,
     /// Devices left out: hard links to them are left out too.
     devices: HashSet<Vec<u8>>,
+    /// Hard links to what only a layer below can have, by name.
+    links: BTreeMap<Vec<u8>, Vec<u8>>,
     bytes: u64,
     buffer: Vec<u8>,
 }
@@ -131,6 +137,7 @@ impl<'f> Unpacker<'f> {
             whiteouts: HashSet::new(),
             opaque: HashSet::new(),
             devices: HashSet::new(),
+            links: BTreeMap::new(),
             bytes: 0,
             buffer: vec![0; COPY_BYTES],
         })
@@ -293,13 +300,19 @@ impl<'f> Unpacker<'f> {
             self.devices.insert(path);
             return Ok(());
         }
-        let missing = "a hard link to what this layer does not have: links into a layer below are not supported";
+        if let Some(below) = self.links.get(&target_path).cloned() {
+            return self.link_below(folder, name, path, below);
+        }
         let target_folder = target_folders.join(&b'/');
-        let target_folder = self.root.open_folder(Path::new(OsStr::from_bytes(&target_folder))).map_err(|_| missing)?;
+        let Ok(target_folder) = self.root.open_folder(Path::new(OsStr::from_bytes(&target_folder))) else {
+            return self.link_below(folder, name, path, target_path);
+        };
         let target_name = OsStr::from_bytes(target_name);
-        let status = target_folder.status(target_name).map_err(|_| missing)?;
+        let Ok(status) = target_folder.status(target_name) else {
+            return self.link_below(folder, name, path, target_path);
+        };
         if is_whiteout(&status) {
-            return Err(missing.into());
+            return Err("a hard link to what this layer hides".into());
         }
         if is_folder(&status) {
             return Err("a hard link to a folder".into());
@@ -308,10 +321,21 @@ impl<'f> Unpacker<'f> {
         folder.link(name, &target_folder, target_name).map_err(to("make the hard link"))
     }
 
+    /// A hard link to what this layer does not have: one below must, which is not at hand.
+    fn link_below(&mut self, folder: &Folder, name: &OsStr, path: Vec<u8>, target: Vec<u8>) -> Result<(), Refusal> {
+        self.clear(folder, name, &path)?;
+        self.links.insert(path, target);
+        if self.links.len() > LINKS_MAX {
+            return Err(Refusal::Whole(UnpackError::Limit { what: "hard links to layers below", max: LINKS_MAX as u64 }));
+        }
+        Ok(())
+    }
+
     /// Takes away what has the name, so that something else can have it.
     fn clear(&mut self, folder: &Folder, name: &OsStr, path: &[u8]) -> Result<(), Refusal> {
         self.whiteouts.remove(path);
         self.devices.remove(path);
+        self.links.remove(path);
         folder.remove_tree(name).map_err(to("replace what is there"))
     }
 
@@ -323,7 +347,8 @@ impl<'f> Unpacker<'f> {
         }
         let mut implicit: Vec<_> = self.implicit.into_iter().collect();
         implicit.sort();
-        Ok(Unpacked { implicit, devices: self.devices.len() as u64 })
+        let links = self.links.into_iter().collect();
+        Ok(Unpacked { implicit, links, devices: self.devices.len() as u64, bytes: self.bytes })
     }
 
     fn set_time(&self, path: &[u8], time: TimeSpec) -> Result<(), Refusal> {
@@ -340,7 +365,7 @@ impl<'f> Unpacker<'f> {
     }
 }
 
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
+pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|byte| *byte == b'/') {
         Some(slash) => (path.get(..slash).unwrap_or_default(), path.get(slash + 1..).unwrap_or_default()),
         None => (b"", path),

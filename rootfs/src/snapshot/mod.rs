@@ -1,7 +1,11 @@
-//! Writable roots: the layers of an image, an upper folder of its own, one overlay mount.
+//! Roots: the layers of an image, an upper folder of its own, one overlay mount.
 //!
 //! What is written to a root is worth nothing after a loss of power, as its container is gone then: the mount is volatile
 //! and waits for no disk, and a snapshot from before the machine's last start begins anew.
+
+pub(crate) mod mend;
+mod owners;
+mod usage;
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -13,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use berth_sys::beneath::Root;
 use berth_sys::file::{Durability, is_temporary, replace};
-use berth_sys::overlay::{self, Overlay};
+use berth_sys::overlay::{self, Overlay, Upper};
 use berth_sys::undo::Undo;
 use berth_sys::xattr;
 use nix::errno::Errno;
@@ -21,10 +25,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::layer_folders;
+use crate::{Access, MountOptions};
 use crate::store::layer::{self, TREE};
 use crate::store::place::{Place, names, remove_tree};
 use crate::unpack::OPAQUE_ATTRIBUTE;
+
+pub use self::owners::{IdMap, Owners};
+use self::owners::Views;
+pub use self::usage::Usage;
 
 const UPPER: &str = "upper";
 const WORK: &str = "work";
@@ -41,15 +49,29 @@ struct Record {
     /// Diff ids, the lowest first: the sweep must leave these layers, whatever becomes of the image.
     layers: Vec<String>,
     boot_id: String,
+    #[serde(flatten)]
+    options: MountOptions,
 }
 
 /// Mounts a root of `image` with these `layers`, the lowest first, at `target`.
-pub(crate) fn mount(place: &Place, image: &str, layers: &[String], key: &str, target: &Path) -> Result<(), Error> {
+pub(crate) fn mount(
+    place: &Place,
+    image: &str,
+    layers: &[String],
+    key: &str,
+    target: &Path,
+    options: &MountOptions,
+) -> Result<(), Error> {
     let folder = folder_of(place, key)?;
     let failed = |source| Error::Mount { action: "mount", key: key.to_owned(), target: target.to_owned(), source };
-    let record = Record { image: image.to_owned(), layers: layers.to_vec(), boot_id: layer::boot_id()? };
+    let record = Record {
+        image: image.to_owned(),
+        layers: layers.to_vec(),
+        boot_id: layer::boot_id()?,
+        options: options.clone(),
+    };
     if folder.exists() {
-        match mounted_at(&folder.join(UPPER)).map_err(Error::file("read", "/proc/self/mountinfo"))? {
+        match mounted_at(&folder).map_err(Error::file("read", "/proc/self/mountinfo"))? {
             Some(place) if place == target => return Ok(()),
             Some(_) => return Err(failed(Errno::EBUSY.into())),
             None => {}
@@ -65,14 +87,34 @@ pub(crate) fn mount(place: &Place, image: &str, layers: &[String], key: &str, ta
         make(place, &folder, &record)?;
         undo.push(|| drop(remove(place, &folder)));
     }
-    make_folder(&folder.join(WORK), 0o700)?;
     let lower = lower_folders(place, &folder, &record)?;
-    let (upper, work) = (folder.join(UPPER), folder.join(WORK));
-    let durability = overlay::Durability::Volatile;
-    let overlay = Overlay { lower: &lower, upper: &upper, work: &work, durability };
-    overlay::mount(&overlay, target).map_err(failed)?;
+    show(&folder, &lower, options, target).map_err(failed)?;
     undo.dismiss();
     Ok(())
+}
+
+/// The overlay mount itself.
+fn show(folder: &Path, lower: &[PathBuf], options: &MountOptions, target: &Path) -> io::Result<()> {
+    let mut views = options.owners.as_ref().map(|owners| Views::new(folder, owners)).transpose()?;
+    let mut view = |path: &Path, access| match &mut views {
+        Some(views) => views.show(path, access),
+        None => Ok(path.to_owned()),
+    };
+    let lower: Vec<PathBuf> = lower.iter().map(|path| view(path, Access::ReadOnly)).collect::<io::Result<_>>()?;
+    let own = view(folder, options.access)?;
+    let (upper, work) = (own.join(UPPER), own.join(WORK));
+    match options.access {
+        Access::ReadOnly => {
+            let lower: Vec<PathBuf> = [upper].into_iter().chain(lower).collect();
+            overlay::mount(&Overlay { lower: &lower, upper: None }, target)
+        }
+        Access::Writable => {
+            fs::DirBuilder::new().mode(0o700).create(&work)?;
+            let durability = overlay::Durability::Volatile;
+            let upper = Upper { folder: &upper, work: &work, durability };
+            overlay::mount(&Overlay { lower: &lower, upper: Some(upper) }, target)
+        }
+    }
 }
 
 /// Takes the root off `target` and forgets what was written; gives the id of its image, if there was one.
@@ -94,6 +136,18 @@ pub(crate) fn keys(place: &Place) -> Result<Vec<String>, Error> {
     let mut keys = names(&place.snapshots())?;
     keys.sort();
     Ok(keys)
+}
+
+/// What was written below `key`: disk blocks and names.
+pub(crate) fn usage(place: &Place, key: &str) -> Result<Usage, Error> {
+    let folder = folder_of(place, key)?;
+    Usage::of(&folder, OsStr::new(UPPER)).map_err(Error::file("look into", folder))
+}
+
+/// The images that snapshots stand on, by id.
+pub(crate) fn images_in_use(place: &Place) -> Result<HashSet<String>, Error> {
+    let folders = names(&place.snapshots())?.into_iter().map(|name| place.snapshots().join(name));
+    Ok(folders.filter_map(|folder| read_record(&folder)).map(|record| record.image).collect())
 }
 
 /// The diff ids of all layers that snapshots stand on.
@@ -121,9 +175,9 @@ fn make(place: &Place, folder: &Path, record: &Record) -> Result<(), Error> {
     replace(&path, &text, Durability::Process).map_err(Error::file("write", &path))?;
     make_folder(&aside.join(UPPER), 0o755)?;
     make_folder(&aside.join(EMPTY), 0o755)?;
-    let layers = tree_folders(place, record)?;
-    let layers: Result<Vec<_>, Error> = layers.iter().map(|tree| layer_folders::Layer::open(tree)).collect();
-    layer_folders::prepare(&layers?, &aside, OsStr::new(UPPER))?;
+    let layers = tree_folders(place, &record.image, &record.layers)?;
+    let layers: Result<Vec<_>, Error> = layers.iter().map(|tree| mend::Layer::open(tree)).collect();
+    mend::prepare(&layers?, &aside, OsStr::new(UPPER))?;
     fs::rename(&aside, folder).map_err(Error::file("make", folder))?;
     undo.dismiss();
     Ok(())
@@ -131,6 +185,7 @@ fn make(place: &Place, folder: &Path, record: &Record) -> Result<(), Error> {
 
 /// First out of sight, then gone: half a snapshot is never seen.
 fn remove(place: &Place, folder: &Path) -> Result<(), Error> {
+    owners::detach_views(folder).map_err(Error::file("unmount what is in", folder))?;
     let aside = place.temporary();
     match fs::rename(folder, &aside) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -142,15 +197,25 @@ fn read_record(folder: &Path) -> Option<Record> {
     serde_json::from_slice(&fs::read(folder.join(RECORD)).ok()?).ok()
 }
 
+/// Whether the layers fit each other: what one links from below must be there.
+pub(crate) fn check(place: &Place, image: &str, layers: &[String]) -> Result<(), Error> {
+    let folders = tree_folders(place, image, layers)?;
+    if folders.iter().all(|tree| !tree.with_file_name(layer::LINKS).exists()) {
+        return Ok(());
+    }
+    let layers: Result<Vec<_>, Error> = folders.iter().map(|tree| mend::Layer::open(tree)).collect();
+    mend::check(&layers?)
+}
+
 /// The unpacked layers, the uppermost first, each once: overlayfs refuses a folder that comes twice, and its lower place
 /// would be hidden by its upper one anyway.
-fn tree_folders(place: &Place, record: &Record) -> Result<Vec<PathBuf>, Error> {
+fn tree_folders(place: &Place, image: &str, layers: &[String]) -> Result<Vec<PathBuf>, Error> {
     let mut seen = HashSet::new();
     let mut folders = Vec::new();
-    for layer in record.layers.iter().rev().filter(|layer| seen.insert(layer.as_str())) {
-        let diff_id: Digest = layer.parse().map_err(|why: &str| Error::manifest(&record.image, why))?;
+    for layer in layers.iter().rev().filter(|layer| seen.insert(layer.as_str())) {
+        let diff_id: Digest = layer.parse().map_err(|why: &str| Error::manifest(image, why))?;
         if !layer::is_present(place, &diff_id) {
-            return Err(Error::NoImage { name: record.image.clone() });
+            return Err(Error::NoImage { name: image.to_owned() });
         }
         folders.push(place.layer(&diff_id).join(TREE));
     }
@@ -159,7 +224,7 @@ fn tree_folders(place: &Place, record: &Record) -> Result<Vec<PathBuf>, Error> {
 
 fn lower_folders(place: &Place, folder: &Path, record: &Record) -> Result<Vec<PathBuf>, Error> {
     let mut lower = Vec::new();
-    for tree in tree_folders(place, record)? {
+    for tree in tree_folders(place, &record.image, &record.layers)? {
         let opaque = is_opaque(&tree)?;
         lower.push(tree);
         // Overlayfs asks the top folders of its layers nothing: a layer that hides all below it ends the chain.
@@ -186,17 +251,20 @@ fn make_folder(path: &Path, mode: u32) -> Result<(), Error> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(Error::file("set the mode of", path))
 }
 
-/// Where the overlay with this upper folder is mounted.
-fn mounted_at(upper: &Path) -> io::Result<Option<PathBuf>> {
+/// Where the overlay of this snapshot is mounted.
+fn mounted_at(folder: &Path) -> io::Result<Option<PathBuf>> {
     let mounts = fs::read("/proc/self/mountinfo")?;
-    Ok(find_mount(&mounts, upper).map(|target| PathBuf::from(OsStr::from_bytes(&target))))
+    Ok(find_mount(&mounts, folder).map(|target| PathBuf::from(OsStr::from_bytes(&target))))
 }
 
-fn find_mount(mounts: &[u8], upper: &Path) -> Option<Vec<u8>> {
-    let option = [b"upperdir=", upper.as_os_str().as_bytes()].concat();
+/// A writable overlay has something of the snapshot's folder above, a read-only one as its uppermost lower folder.
+fn find_mount(mounts: &[u8], folder: &Path) -> Option<Vec<u8>> {
+    let own = [folder.as_os_str().as_bytes(), b"/"].concat();
+    let names = [&b"upperdir="[..], b"lowerdir=", b"lowerdir+="];
+    let is_own = |option: &[u8]| names.iter().any(|name| option.strip_prefix(*name).is_some_and(|path| path.starts_with(&own)));
     mounts.split(|byte| *byte == b'\n').find_map(|line| {
         let options = unescaped(line.rsplit(|byte| *byte == b' ').next()?);
-        let has = options.split(|byte| *byte == b',').any(|known| known == option);
+        let has = options.split(|byte| *byte == b',').any(is_own);
         has.then(|| line.split(|byte| *byte == b' ').nth(4).map(unescaped))?
     })
 }
@@ -221,10 +289,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mount_is_found_by_its_upper_folder() {
+    fn a_mount_is_found_by_its_snapshot() {
         let line = b"1 2 0:3 / /mnt\\040a rw - overlay overlay rw,lowerdir=/l,upperdir=/s\\040x/upper,workdir=/w\n";
-        assert_eq!(find_mount(line, Path::new("/s x/upper")).unwrap(), b"/mnt a");
-        assert_eq!(find_mount(line, Path::new("/s x/up")), None);
+        assert_eq!(find_mount(line, Path::new("/s x")).unwrap(), b"/mnt a");
+        assert_eq!(find_mount(line, Path::new("/s")), None);
+        let line = b"1 2 0:3 / /mnt ro - overlay overlay ro,lowerdir+=/s/upper,lowerdir+=/l/diff\n";
+        assert_eq!(find_mount(line, Path::new("/s")).unwrap(), b"/mnt");
         assert_eq!(find_mount(b"\n\n", Path::new("/x")), None);
         assert_eq!(unescaped(b"\\1\\134\\"), b"\\1\\\\");
     }
