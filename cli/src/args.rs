@@ -267,15 +267,69 @@ pub(crate) enum ImageVerb {
         /// A registry to be spoken to over plain HTTP
         #[arg(long, value_name = "HOST:PORT")]
         insecure_registry: Vec<String>,
+        /// Never let it go when the disk is full
+        #[arg(long)]
+        pin: bool,
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
     },
     /// Make an image of a root filesystem (folder or tar), an OCI layout or a docker archive
     Import(ImportOptions),
+    /// Write images to one tar: an OCI layout, which `docker load` takes too
+    Export {
+        /// The archive; - for standard output
+        file: PathBuf,
+        /// Names or ids
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+    /// Tell everything about images, as JSON
+    Inspect {
+        /// Names or ids
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
     /// Remove images
     Rm {
         /// Names or ids
         #[arg(required = true)]
         images: Vec<String>,
     },
+    /// Remove images that no container uses and that have no tag
+    Prune {
+        /// Those with a tag too; pinned ones stay
+        #[arg(short, long)]
+        all: bool,
+        /// With --all: only those not used for so long, such as 24h
+        #[arg(long, value_name = "TIME", requires = "all")]
+        unused_for: Option<jiff::SignedDuration>,
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Show an image's root at a folder
+    Mount(MountImageOptions),
+    /// Take an image's root off a folder, and forget what was written
+    Unmount {
+        /// The folder
+        target: PathBuf,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct MountImageOptions {
+    /// Name or id
+    pub(crate) image: String,
+    /// An empty folder
+    pub(crate) target: PathBuf,
+    /// Let it be written to; what is written is forgotten with the mount
+    #[arg(long)]
+    pub(crate) writable: bool,
+    /// User ids in the image as those of a user namespace, INSIDE:OUTSIDE:COUNT; repeated
+    #[arg(long, value_name = "IDS", value_parser = id_map, requires = "gidmap")]
+    pub(crate) uidmap: Vec<berth_rootfs::IdMap>,
+    /// Group ids, likewise
+    #[arg(long, value_name = "IDS", value_parser = id_map, requires = "uidmap")]
+    pub(crate) gidmap: Vec<berth_rootfs::IdMap>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -299,6 +353,8 @@ pub(crate) struct ImportOptions {
     /// The working directory, for a plain root filesystem
     #[arg(long, value_name = "DIR")]
     pub(crate) workdir: Option<String>,
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Output,
 }
 
 impl NodeFlags {
@@ -321,5 +377,13 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
+    }
+}
+
+fn id_map(text: &str) -> Result<berth_rootfs::IdMap, String> {
+    let numbers: Option<Vec<u32>> = text.split(':').map(|number| number.parse().ok()).collect();
+    match numbers.as_deref() {
+        Some([inside, outside, count]) => Ok(berth_rootfs::IdMap { inside: *inside, outside: *outside, count: *count }),
+        _ => Err("expected INSIDE:OUTSIDE:COUNT, such as 0:100000:65536".to_owned()),
     }
 }

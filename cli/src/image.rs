@@ -1,16 +1,21 @@
 //! `berth image`: the images of this node, with or without an agent running.
 
+use std::fs::{self, File};
 use std::io::{self, IsTerminal};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use berth_rootfs::{Auth, Image, ImportConfig, Progress, Reference, RegistryConfig, Store};
+use berth_rootfs::{
+    Access, Auth, Collected, Digest, GcPolicy, Image, ImportConfig, MountOptions, Owners, Progress, Reference,
+    RegistryConfig, Store,
+};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use crate::args::{ImageOptions, ImageVerb, ImportOptions, Output};
+use crate::args::{ImageOptions, ImageVerb, ImportOptions, MountImageOptions, Output};
 use crate::node::runtime;
 use crate::output;
 
@@ -25,20 +30,46 @@ pub(crate) fn run(options: ImageOptions) -> Result<ExitCode> {
     let runtime = runtime()?;
     match options.verb {
         ImageVerb::Ls { output } => list(&open(Vec::new())?, output)?,
-        ImageVerb::Pull { image, creds, insecure_registry } => {
+        ImageVerb::Pull { image, creds, insecure_registry, pin, output } => {
             let store = open(insecure_registry)?;
             let image = runtime.block_on(pull(&store, &image, creds.as_deref()))?;
-            println!("{}", image.id);
+            if pin {
+                runtime.block_on(store.pin(&image.id, true))?;
+            }
+            tell(&[image], output)?;
         }
         ImageVerb::Import(options) => runtime.block_on(import(&open(Vec::new())?, &options))?,
+        ImageVerb::Export { file, images } => runtime.block_on(export(&open(Vec::new())?, &file, &images))?,
+        ImageVerb::Inspect { images } => inspect(&open(Vec::new())?, &images)?,
         ImageVerb::Rm { images } => {
             let store = open(Vec::new())?;
             for image in images {
                 runtime.block_on(store.remove(&image)).with_context(|| format!("cannot remove {image:?}"))?;
             }
         }
+        ImageVerb::Prune { all, unused_for, output } => {
+            let max_age = all.then(|| unused_for.unwrap_or_default().unsigned_abs());
+            let policy = GcPolicy { max_age, untagged: true, ..GcPolicy::default() };
+            told_pruned(&runtime.block_on(open(Vec::new())?.collect(&policy))?, output)?;
+        }
+        ImageVerb::Mount(options) => runtime.block_on(mount(&open(Vec::new())?, &options))?,
+        ImageVerb::Unmount { target } => {
+            let target = std::path::absolute(&target)?;
+            runtime.block_on(open(Vec::new())?.unmount(&key_of(&target), &target))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a script is told of new images, or a person: just their ids and names.
+fn tell(images: &[Image], output: Output) -> Result<()> {
+    match output {
+        Output::Json => output::json(&images.iter().map(row).collect::<Vec<_>>()),
+        Output::Table => {
+            images.iter().for_each(|image| println!("{} {}", image.id, image.tags.join(" ")));
+            Ok(())
+        }
+    }
 }
 
 /// What scripts are told of an image.
@@ -144,8 +175,76 @@ async fn import(store: &Store, options: &ImportOptions) -> Result<()> {
     };
     let source: &Path = &options.source;
     let images = store.import(source, name.as_ref(), &config).await;
-    for image in images.with_context(|| format!("cannot import {}", source.display()))? {
-        println!("{} {}", image.id, image.tags.join(" "));
+    tell(&images.with_context(|| format!("cannot import {}", source.display()))?, options.output)
+}
+
+/// To a file that has its name only when it is whole.
+async fn export(store: &Store, file: &Path, images: &[String]) -> Result<()> {
+    if file.as_os_str() == "-" {
+        if io::stdout().is_terminal() {
+            bail!("an archive is not for a terminal: give a file, or lead standard output elsewhere");
+        }
+        return Ok(store.export(images, io::stdout()).await?);
     }
+    let name = file.file_name().with_context(|| format!("{} names no file", file.display()))?;
+    let partial = file.with_file_name(format!(".{}.part", name.to_string_lossy()));
+    let out = File::create(&partial).with_context(|| format!("cannot write {}", partial.display()))?;
+    let written = store.export(images, io::BufWriter::new(out)).await.context("cannot export");
+    let written = written.and_then(|()| Ok(fs::rename(&partial, file)?));
+    if written.is_err() {
+        let _ = fs::remove_file(&partial);
+    }
+    written
+}
+
+/// What a script is told of one image, in full.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Details<'a> {
+    #[serde(flatten)]
+    row: Row<'a>,
+    manifest_digest: &'a str,
+    pinned: bool,
+    /// As the image has it (OCI image specification, config.md).
+    config: &'a oci_spec::image::ImageConfiguration,
+}
+
+fn inspect(store: &Store, names: &[String]) -> Result<()> {
+    let find = |name: &String| store.image(name)?.with_context(|| format!("there is no image {name:?} here"));
+    let images = names.iter().map(find).collect::<Result<Vec<_>>>()?;
+    let details = images.iter().map(|image| Details {
+        row: row(image),
+        manifest_digest: &image.manifest_digest,
+        pinned: image.pinned,
+        config: &image.config,
+    });
+    output::json(&details.collect::<Vec<_>>())
+}
+
+fn told_pruned(collected: &Collected, output: Output) -> Result<()> {
+    let removed = &collected.removed;
+    if output == Output::Json {
+        let rows = removed.iter().map(|gone| serde_json::json!({ "id": gone.id, "freedBytes": gone.freed_bytes }));
+        return output::json(&rows.collect::<Vec<_>>());
+    }
+    removed.iter().for_each(|gone| println!("{}", gone.id));
+    let freed = removed.iter().map(|gone| gone.freed_bytes).sum();
+    println!("{} images removed, {} freed", removed.len(), output::size(freed));
     Ok(())
+}
+
+async fn mount(store: &Store, options: &MountImageOptions) -> Result<()> {
+    let image = store.image(&options.image)?.with_context(|| format!("there is no image {:?} here", options.image))?;
+    let target = std::path::absolute(&options.target)?;
+    let owners = Owners { users: options.uidmap.clone(), groups: options.gidmap.clone() };
+    let mount = MountOptions {
+        access: if options.writable { Access::Writable } else { Access::ReadOnly },
+        owners: Some(owners).filter(|owners| !owners.users.is_empty()),
+    };
+    Ok(store.mount_with(&image, &key_of(&target), &target, &mount).await?)
+}
+
+/// The snapshot of a root that was mounted by hand; a container's never has such a name.
+fn key_of(target: &Path) -> String {
+    format!("mount-{}", Digest::of(target.as_os_str().as_bytes()).hex())
 }

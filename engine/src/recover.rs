@@ -15,7 +15,7 @@ use crate::live::{Container, Sandbox, exited};
 use crate::record::Phase;
 use crate::sandbox::{blocking, remove_pod_files};
 use crate::status::{ContainerId, ContainerState, SandboxId};
-use crate::{Error, Inner};
+use crate::{Error, Inner, id};
 
 impl Inner {
     /// Does all of it; what fails is told of and left for the next start.
@@ -91,7 +91,8 @@ impl Inner {
             let freed = remove_pod_files(&self.layout.pod_files(&SandboxId(name.clone())));
             report("pod folder", &name, freed.map_err(|error| error.to_string()));
         }
-        let snapshots = self.store.snapshots().unwrap_or_default();
+        // Others are somebody's who mounted an image by hand.
+        let snapshots = self.store.snapshots().unwrap_or_default().into_iter().filter(|key| id::is_one(key));
         let bundles = self.layout.names("bundles").into_iter().chain(snapshots).collect::<BTreeSet<_>>();
         for name in bundles.into_iter().filter(|name| !containers.contains(name)) {
             let freed = self.remove_bundle(&ContainerId(name.clone())).await;

@@ -118,7 +118,8 @@ fn write(store: &Shared, images: &[Outgoing], out: impl Write) -> Result<(), Err
         index.extend(index_entries(image));
         docker.push(json!({ "Config": path_of(&config), "RepoTags": image.tags, "Layers": layers }));
     }
-    archive.document("index.json", &json!({ "schemaVersion": 2, "mediaType": manifest::OCI_INDEX, "manifests": index }))?;
+    archive
+        .document("index.json", &json!({ "schemaVersion": 2, "mediaType": manifest::OCI_INDEX, "manifests": index }))?;
     archive.document("manifest.json", &json!(docker))?;
     let flushed = archive.out.into_inner().and_then(|mut out| out.flush());
     flushed.map_err(|source| Error::Export { source })

@@ -67,9 +67,6 @@ fn observe(store: &Shared) -> Result<Observed, Error> {
         images: records.images.into_iter().map(image).collect(),
         held: snapshot::layers_in_use(&store.place)?.into_iter().collect(),
         layer_bytes,
-        disk: Disk {
-            capacity_bytes: total.saturating_mul(block),
-            available_bytes: available.saturating_mul(block),
-        },
+        disk: Disk { capacity_bytes: total.saturating_mul(block), available_bytes: available.saturating_mul(block) },
     })
 }

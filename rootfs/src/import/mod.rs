@@ -19,10 +19,10 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::limits::{LAYER_BYTES_MAX, LAYERS_AT_ONCE};
 use crate::reference::Reference;
-use crate::store::{Shared, inflate};
 use crate::store::layer::{self, Expected};
 use crate::store::part::Part;
 use crate::store::place::Place;
+use crate::store::{Shared, inflate};
 use crate::{Image, ImportConfig};
 
 /// An image found in a source, before its layers are unpacked.

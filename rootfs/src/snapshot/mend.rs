@@ -19,6 +19,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid};
 
+use super::Owners;
 use crate::error::Error;
 use crate::store::layer::{IMPLICIT, LINKS, TREE};
 use crate::unpack::{OPAQUE_ATTRIBUTE, is_allowed, is_folder, is_whiteout, split};
@@ -61,7 +62,10 @@ impl Layer {
             path: tree.to_owned(),
             above: Root::open(folder).map_err(Error::file("open", folder))?,
             implicit: read_list(&folder.join(IMPLICIT))?.into_iter().collect(),
-            links: links.chunks_exact(2).filter_map(|pair| Some((pair.first()?.clone(), pair.get(1)?.clone()))).collect(),
+            links: links
+                .chunks_exact(2)
+                .filter_map(|pair| Some((pair.first()?.clone(), pair.get(1)?.clone())))
+                .collect(),
         })
     }
 
@@ -122,8 +126,10 @@ impl Looks {
         Ok(Self { status: folder.status(name)?, attributes })
     }
 
-    fn give(&self, folder: &Folder, name: &OsStr) -> io::Result<()> {
-        folder.set_owner(name, Uid::from_raw(self.status.st_uid), Gid::from_raw(self.status.st_gid))?;
+    fn give(&self, folder: &Folder, name: &OsStr, owners: Option<&Owners>) -> io::Result<()> {
+        let (user, group) = (self.status.st_uid, self.status.st_gid);
+        let (user, group) = owners.map_or((user, group), |owners| owners.outside(user, group));
+        folder.set_owner(name, Uid::from_raw(user), Gid::from_raw(group))?;
         if self.status.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFLNK.bits() {
             folder.set_mode(name, Mode::from_bits_truncate(self.status.st_mode & 0o7777))?;
         }
@@ -147,8 +153,8 @@ struct Link<'l> {
 }
 
 /// Gives the upper folder, `name` in `above`, the looks of the layers' top, and copies of what needs one. `layers`: the
-/// uppermost first.
-pub(crate) fn prepare(layers: &[Layer], above: &Path, name: &OsStr) -> Result<(), Error> {
+/// uppermost first; `owners`: whom the image's owners are on the host, if not the same.
+pub(crate) fn prepare(layers: &[Layer], above: &Path, name: &OsStr, owners: Option<&Owners>) -> Result<(), Error> {
     let links = links(layers)?;
     let mut copies = BTreeMap::new();
     let paths: HashSet<&[u8]> = layers.iter().flat_map(|layer| layer.implicit.iter().map(Vec::as_slice)).collect();
@@ -159,7 +165,7 @@ pub(crate) fn prepare(layers: &[Layer], above: &Path, name: &OsStr) -> Result<()
         }
     }
     let failed = Error::file("prepare", above.join(name));
-    write(layers, copies, &links, above, name).map_err(failed)
+    write(layers, copies, &links, owners, above, name).map_err(failed)
 }
 
 /// Whether every hard link of these layers has a target. `layers`: the uppermost first.
@@ -175,7 +181,10 @@ fn links(layers: &[Layer]) -> Result<Vec<Link<'_>>, Error> {
         for (path, target) in &layer.links {
             let missing = || {
                 let link = format!("{} to {}", String::from_utf8_lossy(path), String::from_utf8_lossy(target));
-                Error::manifest(format!("layer at {}", layer.path.display()), format!("the hard link {link} leads nowhere"))
+                Error::manifest(
+                    format!("layer at {}", layer.path.display()),
+                    format!("the hard link {link} leads nowhere"),
+                )
             };
             let source = uppermost_leaf(below, target)?.ok_or_else(missing)?;
             if is_clear(above, path)? {
@@ -234,11 +243,16 @@ fn write(
     layers: &[Layer],
     copies: BTreeMap<Vec<u8>, Looks>,
     links: &[Link<'_>],
+    owners: Option<&Owners>,
     above: &Path,
     name: &OsStr,
 ) -> io::Result<()> {
     let above = Root::open(above)?;
     let mut folders = copies;
+    if !folders.contains_key(&b""[..]) {
+        // Nobody describes the top: it is as it was made, but for its owner.
+        folders.insert(Vec::new(), Looks::of(above.folder(), name)?);
+    }
     let paths: Vec<Vec<u8>> = folders.keys().cloned().collect();
     let of_links = links.iter().flat_map(|link| [Some(link.path), Some(link.target).filter(|_| link.target_is_seen)]);
     for path in paths.iter().map(Vec::as_slice).chain(of_links.flatten()) {
@@ -252,17 +266,17 @@ fn write(
         if !path.is_empty() {
             folder.make_folder(leaf, Mode::S_IRWXU)?;
         }
-        looks.give(&folder, leaf)?;
+        looks.give(&folder, leaf, owners)?;
     }
     for link in links {
         let (path, target) = (place(link.path), place(link.target));
         let (folder, leaf) = above.parent(&path)?;
         if link.target_is_seen {
             let (target_folder, target_leaf) = above.parent(&target)?;
-            copy(link, &target_folder, target_leaf)?;
+            copy(link, &target_folder, target_leaf, owners)?;
             folder.link(leaf, &target_folder, target_leaf)?;
         } else {
-            copy(link, &folder, leaf)?;
+            copy(link, &folder, leaf, owners)?;
         }
     }
     for (path, looks) in folders.iter().rev() {
@@ -287,7 +301,7 @@ fn add_parents(layers: &[Layer], path: &[u8], folders: &mut BTreeMap<Vec<u8>, Lo
 }
 
 /// Copies a link's target, unless an earlier link did.
-fn copy(link: &Link<'_>, folder: &Folder, name: &OsStr) -> io::Result<()> {
+fn copy(link: &Link<'_>, folder: &Folder, name: &OsStr, owners: Option<&Owners>) -> io::Result<()> {
     let (layer, path) = link.source;
     let (source, leaf) = (layer.folder_of(path)?, OsStr::from_bytes(split(path).1));
     let looks = Looks::of(&source, leaf)?;
@@ -303,7 +317,7 @@ fn copy(link: &Link<'_>, folder: &Folder, name: &OsStr) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
         other => other?,
     }
-    looks.give(folder, name)?;
+    looks.give(folder, name, owners)?;
     looks.give_time(folder, name)
 }
 

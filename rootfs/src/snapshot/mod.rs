@@ -25,13 +25,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::{Access, MountOptions};
 use crate::store::layer::{self, TREE};
 use crate::store::place::{Place, names, remove_tree};
 use crate::unpack::OPAQUE_ATTRIBUTE;
+use crate::{Access, MountOptions};
 
-pub use self::owners::{IdMap, Owners};
 use self::owners::Views;
+pub use self::owners::{IdMap, Owners};
 pub use self::usage::Usage;
 
 const UPPER: &str = "upper";
@@ -95,14 +95,11 @@ pub(crate) fn mount(
 
 /// The overlay mount itself.
 fn show(folder: &Path, lower: &[PathBuf], options: &MountOptions, target: &Path) -> io::Result<()> {
+    // Until the overlay stands.
     let mut views = options.owners.as_ref().map(|owners| Views::new(folder, owners)).transpose()?;
-    let mut view = |path: &Path, access| match &mut views {
-        Some(views) => views.show(path, access),
-        None => Ok(path.to_owned()),
-    };
-    let lower: Vec<PathBuf> = lower.iter().map(|path| view(path, Access::ReadOnly)).collect::<io::Result<_>>()?;
-    let own = view(folder, options.access)?;
-    let (upper, work) = (own.join(UPPER), own.join(WORK));
+    let lower = lower.iter().map(|path| views.as_mut().map_or_else(|| Ok(path.clone()), |views| views.show(path)));
+    let lower: Vec<PathBuf> = lower.collect::<io::Result<_>>()?;
+    let (upper, work) = (folder.join(UPPER), folder.join(WORK));
     match options.access {
         Access::ReadOnly => {
             let lower: Vec<PathBuf> = [upper].into_iter().chain(lower).collect();
@@ -177,7 +174,7 @@ fn make(place: &Place, folder: &Path, record: &Record) -> Result<(), Error> {
     make_folder(&aside.join(EMPTY), 0o755)?;
     let layers = tree_folders(place, &record.image, &record.layers)?;
     let layers: Result<Vec<_>, Error> = layers.iter().map(|tree| mend::Layer::open(tree)).collect();
-    mend::prepare(&layers?, &aside, OsStr::new(UPPER))?;
+    mend::prepare(&layers?, &aside, OsStr::new(UPPER), record.options.owners.as_ref())?;
     fs::rename(&aside, folder).map_err(Error::file("make", folder))?;
     undo.dismiss();
     Ok(())
@@ -261,7 +258,8 @@ fn mounted_at(folder: &Path) -> io::Result<Option<PathBuf>> {
 fn find_mount(mounts: &[u8], folder: &Path) -> Option<Vec<u8>> {
     let own = [folder.as_os_str().as_bytes(), b"/"].concat();
     let names = [&b"upperdir="[..], b"lowerdir=", b"lowerdir+="];
-    let is_own = |option: &[u8]| names.iter().any(|name| option.strip_prefix(*name).is_some_and(|path| path.starts_with(&own)));
+    let is_own =
+        |option: &[u8]| names.iter().any(|name| option.strip_prefix(*name).is_some_and(|path| path.starts_with(&own)));
     mounts.split(|byte| *byte == b'\n').find_map(|line| {
         let options = unescaped(line.rsplit(|byte| *byte == b' ').next()?);
         let has = options.split(|byte| *byte == b',').any(is_own);

@@ -87,10 +87,9 @@ pub(crate) fn bring_in(
     let temporary = place.temporary();
     fs::DirBuilder::new().mode(0o700).create(&temporary).map_err(Error::file("make", &temporary))?;
     let result = match arrive(label, part.then(rest), expected, &temporary) {
-        Ok(arrived) => part
-            .publish(place, &arrived.blob)
-            .and_then(|()| publish(place, &temporary, &arrived))
-            .map(|()| arrived),
+        Ok(arrived) => {
+            part.publish(place, &arrived.blob).and_then(|()| publish(place, &temporary, &arrived)).map(|()| arrived)
+        }
         // What came is right as far as it goes.
         Err(error) if error.is_interruption() => part.leave().and(Err(error)),
         Err(error) => part.discard().and(Err(error)),

@@ -84,9 +84,9 @@ impl Store {
         auth: Option<Auth>,
         progress: Option<mpsc::Sender<Progress>>,
     ) -> Result<Image, Error> {
-        let image = pull::pull(&self.shared, reference, auth, progress).await?;
-        self.tidy();
-        Ok(image)
+        let pulled = pull::pull(&self.shared, reference, auth, progress).await;
+        self.tidy().await;
+        pulled
     }
 
     /// Makes an image of what lies at `source`: an OCI layout (folder or tar), a docker archive, or a plain root
@@ -99,10 +99,10 @@ impl Store {
         config: &ImportConfig,
     ) -> Result<Vec<Image>, Error> {
         let (source, name, config) = (source.to_owned(), name.cloned(), config.clone());
-        let images =
-            self.blocking("importing", move |shared| import::import(shared, &source, name.as_ref(), &config)).await?;
-        self.tidy();
-        Ok(images)
+        let imported =
+            self.blocking("importing", move |shared| import::import(shared, &source, name.as_ref(), &config)).await;
+        self.tidy().await;
+        imported
     }
 
     /// An image by reference or by id (`sha256:…`, or at least 12 digits of it).
@@ -217,13 +217,15 @@ impl Store {
         spawn_blocking(move || work(&shared)).await.unwrap_or(Err(Error::Stopped { doing }))
     }
 
-    /// Sweeps if that is wanted, and lets the disk catch up, behind the caller's back; a process that ends waits for it with its runtime.
-    fn tidy(&self) {
+    /// Sweeps if that is wanted, and lets the disk catch up behind the caller's back; a process that ends waits for it
+    /// with its runtime.
+    async fn tidy(&self) {
+        let sweep = |shared: &Shared| sweep::sweep_if_wanted(&shared.place, &shared.index);
+        if let Err(error) = self.blocking("sweeping", sweep).await {
+            tracing::warn!(%error, "what nobody needs any more could not be swept away");
+        }
         let shared = Arc::clone(&self.shared);
         drop(spawn_blocking(move || {
-            if let Err(error) = sweep::sweep_if_wanted(&shared.place, &shared.index) {
-                tracing::warn!(%error, "what nobody needs any more could not be swept away");
-            }
             if let Err(error) = layer::write_out(&shared.place) {
                 tracing::warn!(%error, "new layers are not on the disk yet; after a loss of power they are pulled again");
             }
@@ -253,7 +255,11 @@ impl Shared {
             layers: arrival.layers.iter().map(Digest::to_string).collect(),
             pinned: false,
         };
-        snapshot::check(&self.place, &record.id, &record.layers)?;
+        if let Err(error) = snapshot::check(&self.place, &record.id, &record.layers) {
+            // Its layers are of no use to a next try.
+            sweep::want(&self.place)?;
+            return Err(error);
+        }
         let id = record.id.clone();
         self.place.note_use(&id)?;
         self.index.change(|records| {

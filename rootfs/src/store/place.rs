@@ -36,7 +36,9 @@ impl Place {
     /// Makes the folders that are missing.
     pub(crate) fn make(top: &Path) -> Result<Self, Error> {
         let place = Self { top: top.to_owned() };
-        for folder in [place.layers(), place.blobs(), place.parts(), place.snapshots(), place.uses(), place.temporaries()] {
+        for folder in
+            [place.layers(), place.blobs(), place.parts(), place.snapshots(), place.uses(), place.temporaries()]
+        {
             // Layers hold set-user-ID programs: nobody but root comes near them.
             DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(Error::file("make", &folder))?;
         }

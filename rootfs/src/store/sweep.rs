@@ -17,9 +17,14 @@ use crate::snapshot;
 
 /// Sweeps, if nobody works in the store; else whoever does will when done.
 pub(crate) fn sweep(place: &Place, index: &Index) -> Result<(), Error> {
-    let unswept = place.unswept();
-    fs::write(&unswept, "").map_err(Error::file("write", &unswept))?;
+    want(place)?;
     sweep_if_wanted(place, index)
+}
+
+/// Lets the next who is done with the store sweep it.
+pub(crate) fn want(place: &Place) -> Result<(), Error> {
+    let unswept = place.unswept();
+    fs::write(&unswept, "").map_err(Error::file("write", unswept))
 }
 
 /// Sweeps if somebody wanted to and could not.

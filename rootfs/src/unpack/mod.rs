@@ -249,6 +249,7 @@ impl<'f> Unpacker<'f> {
         if self.bytes > LAYER_BYTES_MAX {
             return Err(Refusal::Whole(UnpackError::Limit { what: "bytes", max: LAYER_BYTES_MAX }));
         }
+        self.links.remove(path);
         let mut file = match folder.create(name, Mode::S_IRUSR) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 self.clear(folder, name, path)?;
@@ -326,7 +327,10 @@ impl<'f> Unpacker<'f> {
         self.clear(folder, name, &path)?;
         self.links.insert(path, target);
         if self.links.len() > LINKS_MAX {
-            return Err(Refusal::Whole(UnpackError::Limit { what: "hard links to layers below", max: LINKS_MAX as u64 }));
+            return Err(Refusal::Whole(UnpackError::Limit {
+                what: "hard links to layers below",
+                max: LINKS_MAX as u64,
+            }));
         }
         Ok(())
     }

@@ -3,17 +3,16 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use berth_rootfs::{Error, ImportConfig, RegistryConfig, Store};
 use nix::mount::{MsFlags, mount};
 
-use super::support::{Bench, Made, Mounted, Tar, told};
+use super::support::{Bench, Made, Mounted, Tar, eventually, told};
 
 /// Set for the helper: where its store is.
 const STORE: &str = "BERTH_TEST_STORE";
 const SOURCE: &str = "BERTH_TEST_SOURCE";
-const WAIT_SECS_MAX: u64 = 60;
 
 /// Not a test by itself: the process that the next one kills.
 #[tokio::test]
@@ -32,14 +31,6 @@ fn helper(store: &Path, source: &Path) -> std::process::Child {
         .stderr(Stdio::null())
         .spawn()
         .unwrap()
-}
-
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(WAIT_SECS_MAX);
-    while !holds() {
-        assert!(Instant::now() < end, "{what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 /// Layers of many files, so that there is time to be killed in.
@@ -61,7 +52,7 @@ async fn a_store_is_sound_after_a_kill_at_any_moment() {
     let mut interrupted = 0;
     for round in 0..12u64 {
         let mut child = helper(&bench.path("store"), &source);
-        wait_until("the helper begins", || !bench.names("tmp").is_empty() || child.try_wait().unwrap().is_some());
+        eventually("the helper begins", || !bench.names("tmp").is_empty() || child.try_wait().unwrap().is_some());
         std::thread::sleep(Duration::from_millis(round * 12));
         child.kill().unwrap();
         child.wait().unwrap();
@@ -90,7 +81,7 @@ async fn a_living_process_is_not_swept_and_its_images_are_seen() {
     let bench = Bench::new();
     let source = make_layout(&bench, 6, 3000);
     let mut child = helper(&bench.path("store"), &source);
-    wait_until("the helper begins", || !bench.names("tmp").is_empty());
+    eventually("the helper begins", || !bench.names("tmp").is_empty());
     while child.try_wait().unwrap().is_none() {
         bench.reopened();
         bench.store.remove("test/none").await.unwrap();
@@ -122,7 +113,7 @@ async fn what_a_loss_of_power_may_have_cut_is_forgotten() {
     let source = make_layout(&bench, 2, 3);
     let image = bench.import(&source, "test/cut").await;
     let marked = bench.layer(&image, 1).with_file_name("unwritten");
-    wait_until("the layer is written out", || !marked.exists());
+    eventually("the layer is written out", || !marked.exists());
     assert_eq!(bench.reopened().images().unwrap().len(), 1);
     fs::write(&marked, "another boot").unwrap();
     assert!(bench.reopened().images().unwrap().is_empty());

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use berth_rootfs::{Error, Image, ImportConfig, Reference, RegistryConfig, Store};
 use berth_sys::beneath::Root;
@@ -85,6 +86,18 @@ pub(crate) struct Mounted(pub(crate) PathBuf);
 impl Drop for Mounted {
     fn drop(&mut self) {
         berth_sys::overlay::detach(&self.0).unwrap();
+    }
+}
+
+/// How long something may take to come about.
+const WAIT_SECS_MAX: u64 = 60;
+
+/// Waits until `holds` does.
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(WAIT_SECS_MAX);
+    while !holds() {
+        assert!(Instant::now() < end, "{what}");
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
