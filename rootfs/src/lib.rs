@@ -122,6 +122,30 @@ pub struct ImportConfig {
     pub working_dir: Option<String>,
 }
 
+/// Unpacks a layer's archive, without compression, into `folder`, which is made new, as overlayfs wants a lower folder to
+/// be: whiteouts as devices 0:0, opaque folders with their attribute. Nothing outside is touched whatever the archive says.
+/// Hard links to what it does not hold are left out: layers below would be needed. Needs root.
+pub fn unpack_layer(archive: impl std::io::Read, folder: &std::path::Path) -> Result<(), UnpackError> {
+    let write = |action| move |source| UnpackError::Write { path: String::new(), action, source };
+    let (Some(above), Some(name)) = (folder.parent(), folder.file_name()) else {
+        return Err(write("make the folder")(std::io::ErrorKind::InvalidInput.into()));
+    };
+    let root = berth_sys::beneath::Root::open(above).map_err(write("open what is above the folder"))?;
+    unpack::unpack(archive, root.folder(), name).map(drop)
+}
+
+/// Whether these bytes are a manifest or an index that can be believed to be what `media_type`, if it is told, says. The
+/// error names the field.
+pub fn check_manifest(bytes: &[u8], media_type: Option<&str>) -> Result<(), Error> {
+    match manifest::parse("the document", bytes, media_type)? {
+        manifest::Document::Index(index) => manifest::choose("the document", &index, manifest::Host::this()).map(drop),
+        manifest::Document::Manifest(found) => {
+            let descriptors = std::iter::once(found.config()).chain(found.layers());
+            descriptors.map(|one| manifest::digest_of("field digest", one).map(drop)).collect()
+        }
+    }
+}
+
 /// How a root is mounted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountOptions {

@@ -37,8 +37,8 @@ pub(crate) const ARCHIVE_ENTRIES_MAX: usize = 8192;
 
 /// Layers that are fetched and unpacked at the same time in one store.
 pub(crate) const LAYERS_AT_ONCE: usize = 4;
-/// Chunks of a blob between the network and its unpacking.
-pub(crate) const CHUNKS_AHEAD: usize = 32;
+/// Chunks of a blob between the network and its unpacking; one can be some hundred kilobytes.
+pub(crate) const CHUNKS_AHEAD: usize = 4;
 /// How long a registry may take to accept a connection.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a registry may be silent.

@@ -7,7 +7,7 @@ use crate::error::UnpackError;
 
 /// Inflated bytes in one piece, and how many pieces inflating may be ahead of unpacking.
 const PIECE_BYTES: usize = 256 << 10;
-const PIECES_AHEAD: usize = 8;
+const PIECES_AHEAD: usize = 4;
 
 /// The end that pieces go into.
 type Sender = SyncSender<io::Result<Vec<u8>>>;
