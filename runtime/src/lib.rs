@@ -242,7 +242,8 @@ impl Runtime {
         self.resume_container(id)
     }
 
-    /// Changes limits of a container that was created; those that are absent stay. Devices are refused.
+    /// Changes limits of a container that was created; those that are absent stay. Rules for devices, if there are any,
+    /// take the place of all rules before.
     pub fn update(&self, id: &str, resources: &LinuxResources) -> Result<(), Error> {
         self.update_container(id, resources)
     }

@@ -37,6 +37,7 @@ use oci_spec::runtime::{Hooks, Mount as MountSpec, Process, Spec};
 
 pub(crate) use cgroup::{CgroupPlan, limits, unified};
 pub(crate) use check::check;
+pub(crate) use devices::policy as device_policy;
 pub(crate) use identity::Missing;
 pub(crate) use mounts::MASK_SOURCE;
 pub(crate) use options::MOUNT_OPTIONS;

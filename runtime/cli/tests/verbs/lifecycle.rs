@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use crate::bundle::{Bundle, WAIT, eventually, exists, is_runc};
+use serde_json::json;
+
+use crate::bundle::{Bundle, Ended, WAIT, eventually, exists, is_runc};
 
 #[test]
 fn a_container_is_created_started_ended_and_deleted() {
@@ -101,6 +103,35 @@ fn a_container_is_paused_and_resumed() {
     bundle.runtime(&["pause", "a"]).ok();
     bundle.runtime(&["kill", "a", "KILL"]).ok();
     eventually("the frozen dies", || matches!(bundle.state("a")["status"].as_str(), Some("stopped")));
+}
+
+#[test]
+fn devices_are_denied_and_allowed_while_it_runs() {
+    if is_runc() {
+        return;
+    }
+    for unified in [false, true] {
+        let mut bundle = Bundle::of(WAIT);
+        bundle.unified = unified;
+        bundle.config["linux"]["devices"] = json!([{ "path": "/dev/there", "type": "c", "major": 10, "minor": 229 }]);
+        let rules = |allow: bool| {
+            let fuse = json!({ "allow": allow, "type": "c", "major": 10, "minor": 229, "access": "rw" });
+            json!([{ "allow": false, "access": "rwm" }, fuse])
+        };
+        bundle.config["linux"]["resources"]["devices"] = rules(true);
+        bundle.save();
+        bundle.create(&["a"]).ok();
+        bundle.runtime(&["start", "a"]).ok();
+        for allow in [true, false, true, false] {
+            fs::write(bundle.path("limits.json"), json!({ "devices": rules(allow) }).to_string()).unwrap();
+            let open = || bundle.runtime(&["exec", "a", "sh", "-c", ": < /dev/there"]);
+            // What denies it is the cgroup: whether there is such a device is nobody's concern.
+            let denied = |ended: &Ended| ended.err.contains("Operation not permitted");
+            bundle.runtime(&["update", "--resources", "limits.json", "a"]).ok();
+            assert_eq!(denied(&open()), !allow, "{unified}, {:?}", open());
+            bundle.runtime(&["exec", "a", "sh", "-c", ": < /dev/null"]).ok();
+        }
+    }
 }
 
 #[test]
