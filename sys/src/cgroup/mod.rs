@@ -69,6 +69,12 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// v2: memory and swap together shall have a limit, and memory has none.
+    #[error("memory and swap together cannot be limited where {path} is no limit")]
+    SwapAlone {
+        /// The file that tells the limit of memory.
+        path: PathBuf,
+    },
     /// There are still processes inside.
     #[error("cgroup {path} still has processes after {seconds} s")]
     Busy {
