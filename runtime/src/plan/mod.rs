@@ -165,7 +165,7 @@ pub(crate) fn init(
     setup.extend(joined.after_cgroup);
     setup.extend(schedule::after_cgroup(process, true)?);
     setup.extend(schedule::of_container(linux)?);
-    let home = home::before_mounts(spec, process, rootfs);
+    let home = home::before_mounts(spec, process, (bundle, rootfs));
     let more = home.into_iter().map(|home| format!("HOME={home}")).chain(launch.environment).collect();
     let end = identity::plan((process, more), filter, kept, start_hooks)?;
     setup.extend(end.early);
