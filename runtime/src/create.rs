@@ -188,7 +188,7 @@ impl Record {
             is_systemd_s: settings.systemd_cgroup,
             controllers: cgroup.controllers.iter().map(|name| (*name).to_owned()).collect(),
             namespaces: spec::namespace_flags(spec)?.bits(),
-            curious: spec.process().as_ref().is_some_and(spec::is_curious),
+            curious: spec.process().as_ref().is_some_and(spec::is_curious) || spec::has_neighbours(spec),
             hooks: spec.hooks().clone().filter(|hooks| *hooks != Hooks::default()),
             listener: seccomp::listener_of(spec)?,
             init: None,

@@ -94,7 +94,8 @@ pub(crate) struct Record {
     pub(crate) controllers: Vec<String>,
     /// The namespaces that its processes share with no process of the machine, as flags of `setns(2)`.
     pub(crate) namespaces: i32,
-    /// Whether a process of it was ever given what it takes to look into other processes.
+    /// Whether a process of it was ever given what it takes to look into other processes, or those of others may have
+    /// been.
     pub(crate) curious: bool,
     pub(crate) hooks: Option<Hooks>,
     /// Whom to give the listeners of its seccomp filter.
