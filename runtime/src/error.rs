@@ -62,12 +62,10 @@ pub enum Error {
         source: io::Error,
     },
     /// A hook failed.
-    #[error("hook {name} failed")]
+    #[error("hook {story}")]
     Hook {
-        /// Its program and its field.
-        name: String,
-        /// `ETIMEDOUT`: it took too long; `ECANCELED`: it exited with another code than 0.
-        source: io::Error,
+        /// Its program and its field, how it ended, and the end of what it wrote to its standard error.
+        story: String,
     },
     /// Everything was set up, but the program could not be executed.
     #[error("cannot execute {path:?}: {errno}")]
