@@ -37,6 +37,10 @@ impl Runtime {
 
     pub(crate) fn delete_container(&self, id: &str) -> Result<Vec<String>, Error> {
         let folder = Folder::of(&self.root, id)?;
+        let lock = match folder.lock(id) {
+            Err(Error::NotFound { .. }) => return Ok(Vec::new()),
+            other => other?,
+        };
         let record = match folder.load(id) {
             // Cut short before there was anything to remember.
             Err(Error::NotFound { .. }) => return folder.remove().map(|()| Vec::new()),
@@ -56,10 +60,13 @@ impl Runtime {
             systemd::forget_scope(&cgroup);
         }
         folder.remove()?;
+        // Hooks may be long, and deal with a container of the same name.
+        drop(lock);
         Ok(record.run_poststop(0))
     }
 
     pub(crate) fn pause_container(&self, id: &str) -> Result<(), Error> {
+        let _lock = Folder::of(&self.root, id)?.lock(id)?;
         match self.state(id)?.status {
             Status::Created | Status::Running => Ok(self.container_cgroup(id)?.freeze()?),
             status => Err(Error::WrongState { id: id.to_owned(), status, wanted: "running" }),
@@ -67,6 +74,7 @@ impl Runtime {
     }
 
     pub(crate) fn resume_container(&self, id: &str) -> Result<(), Error> {
+        let _lock = Folder::of(&self.root, id)?.lock(id)?;
         match self.state(id)?.status {
             Status::Paused => Ok(self.container_cgroup(id)?.thaw()?),
             status => Err(Error::WrongState { id: id.to_owned(), status, wanted: "paused" }),

@@ -39,6 +39,14 @@ pub enum Error {
         /// What it would have to be.
         wanted: &'static str,
     },
+    /// Somebody else is changing the container, and does not come to an end.
+    #[error("container {id} has been in somebody else's hands for {seconds} s")]
+    Locked {
+        /// Its id.
+        id: String,
+        /// How long was waited.
+        seconds: u64,
+    },
     /// A field of `config.json` or of a process makes no sense.
     #[error("{field}: {reason}")]
     Spec {

@@ -89,6 +89,8 @@ impl Record {
         if self.curious || !spec::is_curious(process) {
             return Ok(());
         }
+        let _lock = folder.lock(&self.id)?;
+        *self = folder.load(&self.id)?;
         self.curious = true;
         folder.save(self)
     }

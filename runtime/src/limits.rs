@@ -43,6 +43,9 @@ pub(crate) const STORY_BYTES_MAX: usize = 2048;
 /// How long a hook may take that sets itself no limit.
 pub(crate) const HOOK_DEADLINE: Duration = Duration::from_secs(300);
 
+/// How long a container may be in somebody else's hands: longer than any of the waits for its cgroup.
+pub(crate) const LOCK_DEADLINE: Duration = Duration::from_secs(30);
+
 /// How long a new process may take for a part of its set-up.
 pub(crate) const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 

@@ -6,6 +6,9 @@
 //!   start.sock      where a created container waits for its start; gone once somebody starts it
 //!   seccomp.bpf     the compiled filter, for exec
 //! ```
+//!
+//! Who changes a container holds its folder's lock (flock(2)) meanwhile. Its maker needs none: until the init process is
+//! in the record, nobody else may change it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::document;
 use crate::error::Error;
-use crate::limits::{ID_BYTES_MAX, STATE_BYTES_MAX};
+use crate::limits::{ID_BYTES_MAX, LOCK_DEADLINE, STATE_BYTES_MAX};
 use crate::seccomp::{self, Filter, ListenerSpec};
 
 /// Where in its life a container is.
@@ -157,6 +160,16 @@ impl Folder {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other.map_err(Error::file("remove", &self.0)),
         }
+    }
+
+    /// Keeps others from changing the container for as long as the result lives, and from deleting it: what is read from
+    /// its record now can be written back.
+    pub(crate) fn lock(&self, id: &str) -> Result<impl Drop + use<>, Error> {
+        file::lock_folder(&self.0, LOCK_DEADLINE).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Error::NotFound { id: id.to_owned() },
+            io::ErrorKind::TimedOut => Error::Locked { id: id.to_owned(), seconds: LOCK_DEADLINE.as_secs() },
+            _ => Error::file("lock", &self.0)(error),
+        })
     }
 
     /// Where a created container listens.

@@ -13,9 +13,10 @@ impl Runtime {
         let devices = resources.devices().as_deref().filter(|rules| !rules.is_empty());
         let devices = devices.map(plan::device_policy).transpose()?;
         let folder = Folder::of(&self.root, id)?;
+        let _lock = folder.lock(id)?;
         let mut record = folder.load(id)?;
         let status = folder.status(&record)?;
-        if status == Status::Stopped {
+        if matches!(status, Status::Creating | Status::Stopped) {
             return Err(Error::WrongState { id: id.to_owned(), status, wanted: "running" });
         }
         let mut limits = plan::limits(resources)?;
