@@ -20,12 +20,17 @@ use berth_sys::cgroup::{Cgroup, Hierarchies};
 use berth_sys::file::{self, Durability, replace};
 use berth_sys::proc;
 use oci_spec::runtime::Hooks;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::document;
 use crate::error::Error;
 use crate::limits::{ID_BYTES_MAX, LOCK_DEADLINE, STATE_BYTES_MAX};
 use crate::seccomp::{self, Filter, ListenerSpec};
+
+/// What cannot be done with a file that makes no sense.
+pub(crate) const UNDERSTAND: &str = "understand";
 
 /// Where in its life a container is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,9 +192,21 @@ impl Folder {
         let path = self.0.join("state.json");
         match file::read_limited(&path, STATE_BYTES_MAX) {
             Ok(text) => document::read(&text, "state.json")
-                .map_err(|error| Error::file("understand", &path)(io::Error::new(io::ErrorKind::InvalidData, error))),
+                .map_err(|error| Error::file(UNDERSTAND, &path)(io::Error::new(io::ErrorKind::InvalidData, error))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::NotFound { id: id.to_owned() }),
             Err(error) => Err(Error::file("read", &path)(error)),
+        }
+    }
+
+    /// What can be told of a record that makes no sense.
+    pub(crate) fn remains(&self) -> Remains {
+        let text = file::read_limited(&self.0.join("state.json"), STATE_BYTES_MAX).unwrap_or_default();
+        let mut fields = document::fields(&text);
+        Remains {
+            cgroup: of(&mut fields, "cgroup"),
+            controllers: of(&mut fields, "controllers").unwrap_or_default(),
+            is_systemd_s: of(&mut fields, "isSystemdS").unwrap_or_default(),
+            init: of(&mut fields, "init"),
         }
     }
 
@@ -201,7 +218,7 @@ impl Folder {
     /// The filter that the container began with, if it has one.
     pub(crate) fn load_filter(&self) -> Result<Option<Filter>, Error> {
         let path = self.0.join("seccomp.bpf");
-        let broken = || Error::file("understand", &path)(io::ErrorKind::InvalidData.into());
+        let broken = || Error::file(UNDERSTAND, &path)(io::ErrorKind::InvalidData.into());
         match file::read_limited(&path, STATE_BYTES_MAX) {
             Ok(bytes) => seccomp::from_bytes(&bytes).map(Some).ok_or_else(broken),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -224,10 +241,34 @@ impl Folder {
 impl Record {
     /// The container's cgroup.
     pub(crate) fn cgroup(&self) -> Result<Cgroup, Error> {
-        let hierarchies = Hierarchies::of_machine().map_err(Error::file("read", "/proc/self/mountinfo"))?;
-        let controllers: Vec<&str> = self.controllers.iter().map(String::as_str).collect();
-        Ok(Cgroup::new(hierarchies, &self.cgroup, &controllers)?)
+        cgroup(&self.cgroup, &self.controllers)
     }
+}
+
+/// What of a container has to be taken away, as far as a record that makes no sense tells it.
+#[derive(Debug)]
+pub(crate) struct Remains {
+    cgroup: Option<PathBuf>,
+    controllers: Vec<String>,
+    pub(crate) is_systemd_s: bool,
+    pub(crate) init: Option<InitRecord>,
+}
+
+impl Remains {
+    /// The container's cgroup, if there can be one of that name.
+    pub(crate) fn cgroup(&self) -> Option<Cgroup> {
+        cgroup(self.cgroup.as_deref()?, &self.controllers).ok()
+    }
+}
+
+fn cgroup(path: &Path, controllers: &[String]) -> Result<Cgroup, Error> {
+    let hierarchies = Hierarchies::of_machine().map_err(Error::file("read", "/proc/self/mountinfo"))?;
+    let controllers: Vec<&str> = controllers.iter().map(String::as_str).collect();
+    Ok(Cgroup::new(hierarchies, path, &controllers)?)
+}
+
+fn of<T: DeserializeOwned>(fields: &mut Map<String, Value>, name: &str) -> Option<T> {
+    serde_json::from_value(fields.remove(name)?).ok()
 }
 
 #[cfg(test)]

@@ -135,6 +135,12 @@ impl Bundle {
         this
     }
 
+    /// The folders of the containers' cgroup that exist.
+    pub(crate) fn cgroups(&self) -> Vec<PathBuf> {
+        let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+        hierarchies.map(|it| it.path().join(&self.cgroup)).filter(|folder| exists(folder)).collect()
+    }
+
     pub(crate) fn state(&self, id: &str) -> Value {
         serde_json::from_str(&self.runtime(&["state", id]).ok()).unwrap()
     }
@@ -159,9 +165,7 @@ impl Drop for Bundle {
             let _ = self.runtime(&["resume", id]);
             let _ = self.runtime(&["delete", "--force", id]);
         }
-        for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-            let _ = fs::remove_dir(hierarchy.path().join(&self.cgroup));
-        }
+        self.cgroups().iter().for_each(|folder| drop(fs::remove_dir(folder)));
     }
 }
 

@@ -67,6 +67,45 @@ fn deletion_is_forced_or_refused() {
 }
 
 #[test]
+fn a_container_whose_record_is_broken_can_be_deleted_by_force() {
+    if is_runc() {
+        return;
+    }
+    let breaks: [(&dyn Fn(String) -> String, &str); 3] = [
+        (&|text| text.replace("\"created\":\"", "\"created\":\"never "), "created: "),
+        (&|text| text.split_once("\"namespaces\"").unwrap().0.to_owned(), "state.json: EOF"),
+        (&|_| "x".to_owned(), "state.json: expected value"),
+    ];
+    for (number, (change, field)) in breaks.into_iter().enumerate() {
+        let bundle = Bundle::running(WAIT);
+        let pid = bundle.state("a")["pid"].as_i64().unwrap();
+        let path = bundle.path("state/a/state.json");
+        fs::write(&path, change(fs::read_to_string(&path).unwrap())).unwrap();
+        for verb in [&["delete", "a"][..], &["state", "a"], &["kill", "a"], &["update", "--memory", "64M", "a"]] {
+            let ended = bundle.runtime(verb);
+            ended.failed(1, &format!("cannot understand {}: {field}", path.display()));
+        }
+        let ended = bundle.runtime(&["delete", "--force", "a"]);
+        assert!(ended.code == 0 && ended.err.contains(field), "{ended:?}");
+        assert!(!exists(&bundle.path("state/a")));
+        let is_told = number < 2;
+        assert_eq!(bundle.cgroups().is_empty(), is_told, "{field}");
+        if is_told {
+            eventually("it is dead", || berth_sys::proc::stat(pid as i32).map_or(true, |stat| stat.is_dead()));
+        } else {
+            let pidfd = berth_sys::process::pidfd_open(pid as i32).unwrap();
+            berth_sys::process::pidfd_send_signal(&pidfd, nix::libc::SIGKILL).unwrap();
+            eventually("nobody is left", || {
+                bundle
+                    .cgroups()
+                    .iter()
+                    .all(|folder| fs::read_to_string(folder.join("cgroup.procs")).is_ok_and(|inside| inside.is_empty()))
+            });
+        }
+    }
+}
+
+#[test]
 fn run_is_all_of_it() {
     let bundle = Bundle::of("echo out; echo err >&2; exit 3");
     let ended = bundle.runtime(&["run", "a"]);
