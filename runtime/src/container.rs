@@ -8,8 +8,8 @@ use berth_sys::process::{pidfd_open, pidfd_send_signal, wait_for_end};
 use nix::libc::{ESRCH, SIGKILL};
 
 use crate::Runtime;
-use crate::error::Error;
-use crate::state::{Folder, InitRecord, State, Status};
+use crate::error::{Error, chain};
+use crate::state::{Folder, InitRecord, State, Status, UNDERSTAND};
 use crate::systemd;
 
 /// The highest signal number.
@@ -37,29 +37,38 @@ impl Runtime {
 
     pub(crate) fn delete_container(&self, id: &str) -> Result<Vec<String>, Error> {
         let folder = Folder::of(&self.root, id)?;
+        let Some(lock) = lock_to_delete(&folder, id)? else { return Ok(Vec::new()) };
         let record = match folder.load(id) {
             // Cut short before there was anything to remember.
             Err(Error::NotFound { .. }) => return folder.remove().map(|()| Vec::new()),
             other => other?,
         };
-        let cgroup = record.cgroup()?;
-        // What has ended by itself, as most has, needs no killing.
-        let has_ended = record.init.is_none_or(|init| !init.is_alive());
-        if !has_ended || !cgroup.remove_if_empty()? {
-            let killed = cgroup.kill();
-            let ended = record.init.map_or(Ok(()), end);
-            killed?;
-            ended?;
-            cgroup.remove()?;
-        }
-        if record.is_systemd_s {
-            systemd::forget_scope(&cgroup);
-        }
+        clear(&record.cgroup()?, record.init, record.is_systemd_s)?;
         folder.remove()?;
+        // Hooks may be long, and deal with a container of the same name.
+        drop(lock);
         Ok(record.run_poststop(0))
     }
 
+    pub(crate) fn delete_container_anyway(&self, id: &str) -> Result<Vec<String>, Error> {
+        let folder = Folder::of(&self.root, id)?;
+        match folder.load(id) {
+            Err(error @ Error::File { action: UNDERSTAND, .. }) => {
+                let Some(_lock) = lock_to_delete(&folder, id)? else { return Ok(Vec::new()) };
+                let remains = folder.remains();
+                match remains.cgroup() {
+                    Some(cgroup) => clear(&cgroup, remains.init, remains.is_systemd_s)?,
+                    None => remains.init.map_or(Ok(()), end)?,
+                }
+                folder.remove()?;
+                Ok(vec![format!("{}: removed without its hooks, and what else it may have told of", chain(&error))])
+            }
+            _ => self.delete_container(id),
+        }
+    }
+
     pub(crate) fn pause_container(&self, id: &str) -> Result<(), Error> {
+        let _lock = Folder::of(&self.root, id)?.lock(id)?;
         match self.state(id)?.status {
             Status::Created | Status::Running => Ok(self.container_cgroup(id)?.freeze()?),
             status => Err(Error::WrongState { id: id.to_owned(), status, wanted: "running" }),
@@ -67,6 +76,7 @@ impl Runtime {
     }
 
     pub(crate) fn resume_container(&self, id: &str) -> Result<(), Error> {
+        let _lock = Folder::of(&self.root, id)?.lock(id)?;
         match self.state(id)?.status {
             Status::Paused => Ok(self.container_cgroup(id)?.thaw()?),
             status => Err(Error::WrongState { id: id.to_owned(), status, wanted: "paused" }),
@@ -110,6 +120,31 @@ impl Runtime {
         found.sort_by(|one, other| one.id.cmp(&other.id));
         Ok(found)
     }
+}
+
+/// Nothing if there is no container.
+fn lock_to_delete(folder: &Folder, id: &str) -> Result<Option<impl Drop + use<>>, Error> {
+    match folder.lock(id) {
+        Err(Error::NotFound { .. }) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// Ends a container's processes and takes its cgroup away.
+fn clear(cgroup: &Cgroup, init: Option<InitRecord>, is_systemd_s: bool) -> Result<(), Error> {
+    // What has ended by itself, as most has, needs no killing.
+    let has_ended = init.is_none_or(|init| !init.is_alive());
+    if !has_ended || !cgroup.remove_if_empty()? {
+        let killed = cgroup.kill();
+        let ended = init.map_or(Ok(()), end);
+        killed?;
+        ended?;
+        cgroup.remove()?;
+    }
+    if is_systemd_s {
+        systemd::forget_scope(cgroup);
+    }
+    Ok(())
 }
 
 /// Signals the init process; success if it has ended.

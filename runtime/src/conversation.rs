@@ -104,12 +104,13 @@ impl<'a> Conversation<'a> {
         let mut spawned = Spawned { pid: child.pid, pidfd, terminal: self.terminal.take(), warnings };
         ready(&mut spawned)?;
         self.go_on();
-        match sync::receive(&self.socket, phase)?.0 {
+        let heard = sync::receive(&self.socket, phase)?;
+        match heard.message {
             None => {
                 self.child = None;
                 Ok(spawned)
             }
-            Some(Message::Failed { step, errno }) => Err(self.plan.failure(step, errno).into()),
+            Some(Message::Failed { step, errno }) => Err(self.plan.failure(step, errno, heard.words).into()),
             Some(_) => Err(Error::Died { phase }.into()),
         }
     }
@@ -117,19 +118,19 @@ impl<'a> Conversation<'a> {
     /// Does what the process asks for until it has something to tell; nothing once it has closed its end.
     fn until_news(&mut self, duties: &mut impl Duties, phase: &'static str) -> Result<Option<Message>, Error> {
         loop {
-            let (message, descriptor) = sync::receive(&self.socket, phase)?;
-            match message {
+            let heard = sync::receive(&self.socket, phase)?;
+            match heard.message {
                 Some(Message::Hooks) => {
                     duties.run_hooks(self.pid())?;
                     self.go_on();
                 }
-                Some(Message::Terminal) => self.terminal = descriptor,
+                Some(Message::Terminal) => self.terminal = heard.descriptor,
                 Some(Message::Listener { number }) => {
                     let child = self.child.as_ref().ok_or(Error::Died { phase })?;
                     duties.hand_over(child.pid, Listener::take(&child.pidfd, number)?)?;
                     self.go_on();
                 }
-                Some(Message::Failed { step, errno }) => return Err(self.plan.failure(step, errno)),
+                Some(Message::Failed { step, errno }) => return Err(self.plan.failure(step, errno, heard.words)),
                 other => return Ok(other),
             }
         }
@@ -160,14 +161,15 @@ impl Drop for Conversation<'_> {
 }
 
 impl Plan {
-    fn failure(&self, step: u16, errno: i32) -> Error {
-        failure(self.step(step).map(ToString::to_string), &self.program_name, errno)
+    fn failure(&self, step: u16, errno: i32, story: String) -> Error {
+        failure(self.step(step).map(ToString::to_string), &self.program_name, errno, story)
     }
 }
 
-/// What failed: a step, or the execution of the program.
-pub(crate) fn failure(step: Option<String>, program: &str, errno: i32) -> Error {
+/// What failed: a step, one of its hooks, or the execution of the program.
+pub(crate) fn failure(step: Option<String>, program: &str, errno: i32, story: String) -> Error {
     match step {
+        _ if !story.is_empty() => Error::Hook { story },
         Some(step) => Error::Setup { step, source: std::io::Error::from_raw_os_error(errno) },
         None => Error::Exec { path: program.to_owned(), errno: Errno::from_raw(errno) },
     }

@@ -131,7 +131,7 @@ impl Runtime {
             }
             other => other.map_err(Error::file("connect to", &path))?,
         };
-        match sync::receive(&connection, phase)?.0 {
+        match sync::receive(&connection, phase)?.message {
             Some(Message::Going) => drop(fs::remove_file(&path)),
             // Of two who want to start it, it listens to one.
             _ if record.init.is_some_and(InitRecord::is_alive) => return Err(wrong(Status::Running)),
@@ -188,7 +188,7 @@ impl Record {
             is_systemd_s: settings.systemd_cgroup,
             controllers: cgroup.controllers.iter().map(|name| (*name).to_owned()).collect(),
             namespaces: spec::namespace_flags(spec)?.bits(),
-            curious: spec.process().as_ref().is_some_and(spec::is_curious),
+            curious: spec.process().as_ref().is_some_and(spec::is_curious) || spec::has_neighbours(spec),
             hooks: spec.hooks().clone().filter(|hooks| *hooks != Hooks::default()),
             listener: seccomp::listener_of(spec)?,
             init: None,
@@ -213,21 +213,22 @@ impl Record {
     /// Accompanies a process that was let go until it executes its program.
     fn await_execution(&self, connection: &OwnedFd, phase: &'static str) -> Result<(), Error> {
         loop {
-            match sync::receive(connection, phase)?.0 {
+            let heard = sync::receive(connection, phase)?;
+            match heard.message {
                 Some(Message::Listener { number }) => {
                     let pid = self.init.map_or(0, |init| init.pid);
                     let pidfd = process::pidfd_open(pid).map_err(Error::Spawn)?;
                     Listener::hand_over(self, Status::Created, pid, Listener::take(&pidfd, number)?)?;
                     let _ = sync::send(connection, Message::GoOn);
                 }
-                Some(Message::Failed { step, errno }) => return Err(self.failure(step, errno)),
+                Some(Message::Failed { step, errno }) => return Err(self.failure(step, errno, heard.words)),
                 _ => return Ok(()),
             }
         }
     }
 
-    fn failure(&self, step: u16, errno: i32) -> Error {
+    fn failure(&self, step: u16, errno: i32, story: String) -> Error {
         let name = step.checked_sub(self.first_step).and_then(|step| self.steps.get(usize::from(step)));
-        failure(name.cloned(), &self.program, errno)
+        failure(name.cloned(), &self.program, errno, story)
     }
 }

@@ -1,9 +1,11 @@
 //! JSON documents read with errors that name the field. Whoever writes documents that make sense pays nothing for it: a
 //! document is read once more only to tell where it does not.
 
+use std::fmt;
+
 use serde::Deserializer;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde_json::{Map, Value};
 
 use crate::error::Error;
 
@@ -28,6 +30,31 @@ pub(crate) fn read_mended<T: DeserializeOwned>(
         mend(&mut document);
         located(&document, name)
     })
+}
+
+/// The fields of an object, up to where it breaks off.
+pub(crate) fn fields(text: &[u8]) -> Map<String, Value> {
+    let mut fields = Map::new();
+    // Why it breaks off, who reads the whole is told.
+    let _ = serde_json::Deserializer::from_slice(text).deserialize_map(Fields(&mut fields));
+    fields
+}
+
+struct Fields<'a>(&'a mut Map<String, Value>);
+
+impl<'de> Visitor<'de> for Fields<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
+        while let Some((name, value)) = object.next_entry()? {
+            self.0.insert(name, value);
+        }
+        Ok(())
+    }
 }
 
 fn located<'de, T: DeserializeOwned>(
@@ -74,6 +101,16 @@ mod tests {
         assert!(read_mended::<Process>(text.as_bytes(), "process", crate::repair::process).is_ok());
         let told = told(&format!(r#"{{"cwd":7,{unknown}}}"#));
         assert!(told.starts_with("cwd: "), "{told}");
+    }
+
+    #[test]
+    fn what_stands_before_a_break_is_read() {
+        let names = |text: &str| fields(text.as_bytes()).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        assert_eq!(names(r#"{"a":1,"b":{"c":[2]},"d":[3"#), ["a", "b"]);
+        assert_eq!(names(r#"{"a":1} garbage"#), ["a"]);
+        for nothing in ["", "[]", "\0\0", r#"{"a"#] {
+            assert_eq!(names(nothing), [""; 0], "{nothing:?}");
+        }
     }
 
     #[test]

@@ -39,6 +39,14 @@ pub enum Error {
         /// What it would have to be.
         wanted: &'static str,
     },
+    /// Somebody else is changing the container, and does not come to an end.
+    #[error("container {id} has been in somebody else's hands for {seconds} s")]
+    Locked {
+        /// Its id.
+        id: String,
+        /// How long was waited.
+        seconds: u64,
+    },
     /// A field of `config.json` or of a process makes no sense.
     #[error("{field}: {reason}")]
     Spec {
@@ -62,12 +70,10 @@ pub enum Error {
         source: io::Error,
     },
     /// A hook failed.
-    #[error("hook {name} failed")]
+    #[error("hook {story}")]
     Hook {
-        /// Its program and its field.
-        name: String,
-        /// `ETIMEDOUT`: it took too long; `ECANCELED`: it exited with another code than 0.
-        source: io::Error,
+        /// Its program and its field, how it ended, and the end of what it wrote to its standard error.
+        story: String,
     },
     /// Everything was set up, but the program could not be executed.
     #[error("cannot execute {path:?}: {errno}")]

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use berth_sys::cgroup::Cgroup;
+use berth_sys::cgroup::{Cgroup, Membership, Version};
 use berth_sys::process::pidfd_open;
 use nix::sched::CloneFlags;
 use oci_spec::runtime::Process;
@@ -89,6 +89,8 @@ impl Record {
         if self.curious || !spec::is_curious(process) {
             return Ok(());
         }
+        let _lock = folder.lock(&self.id)?;
+        *self = folder.load(&self.id)?;
         self.curious = true;
         folder.save(self)
     }
@@ -97,13 +99,11 @@ impl Record {
     /// container's own holds no processes any more.
     fn cgroup_of_init(&self, init: InitRecord) -> Result<Cgroup, Error> {
         let cgroup = self.cgroup()?;
-        if cgroup.folders().any(|(_, _, version)| version == berth_sys::cgroup::Version::V1) {
+        if cgroup.folders().any(|(_, _, version)| version == Version::V1) {
             return Ok(cgroup);
         }
-        let path = format!("/proc/{}/cgroup", init.pid);
-        let text = std::fs::read_to_string(&path).map_err(Error::file("read", &path))?;
-        let own = text.lines().find_map(|line| line.strip_prefix("0::"));
-        let below = own.and_then(|own| Path::new(own).strip_prefix(&self.cgroup).ok());
+        let membership = Membership::of(init.pid)?;
+        let below = membership.unified().and_then(|own| own.strip_prefix(&self.cgroup).ok());
         match below.filter(|below| below.components().next().is_some()) {
             Some(below) => Ok(cgroup.below(below, &[])?),
             None => Ok(cgroup),

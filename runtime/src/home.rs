@@ -16,11 +16,11 @@ const PASSWD_BYTES_MAX: u64 = 1 << 20;
 const PASSWD: &str = "/etc/passwd";
 
 /// For the first process of a container whose root is not mounted yet: `None` if it has one already.
-pub(crate) fn before_mounts(spec: &Spec, process: &Process, rootfs: &Path) -> Option<String> {
+pub(crate) fn before_mounts(spec: &Spec, process: &Process, (bundle, rootfs): (&Path, &Path)) -> Option<String> {
     wanted(process)?;
     // Engines mount a file of their own there.
     let mount = spec.mounts().iter().flatten().find(|mount| mount.destination() == Path::new(PASSWD));
-    let text = match mount.and_then(|mount| mount.source().as_deref()) {
+    let text = match mount.and_then(|mount| mount.source().as_ref()).map(|source| bundle.join(source)) {
         Some(source) => read(&Root::open(source.parent()?).ok()?, Path::new(source.file_name()?)),
         None => Root::open(rootfs).ok().and_then(|root| read(&root, Path::new(PASSWD))),
     };

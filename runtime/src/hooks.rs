@@ -8,17 +8,18 @@
 //! | `poststart` | after the program was executed | the machine | ends the container |
 //! | `poststop` | after the container was deleted | the machine | is a warning |
 //!
-//! Each gets the container's state on its standard input.
+//! Each gets the container's state on its standard input; what it writes to its standard error is told if it fails.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
+use std::fmt::{self, Write as _};
 use std::fs::File;
-use std::io::{Seek, Write};
+use std::io::{Seek, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use berth_sys::process::{Exit, Program, run_program};
+use berth_sys::process::{Exit, Program, Said, run_program};
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use oci_spec::runtime::{Hook, Hooks};
@@ -26,7 +27,7 @@ use serde::Serialize;
 
 use crate::OCI_VERSION;
 use crate::error::{self, Error};
-use crate::limits::{HOOK_DEADLINE, LIST_MAX, MACHINE_PATH_BYTES_MAX};
+use crate::limits::{HOOK_DEADLINE, LIST_MAX, MACHINE_PATH_BYTES_MAX, STORY_BYTES_MAX};
 use crate::state::{Record, Status};
 
 /// The container's state as hooks and listeners of seccomp filters are told it (runtime spec, runtime.md#state).
@@ -85,15 +86,64 @@ impl Input {
     }
 }
 
-/// Runs hooks one after the other, up to the first that fails, which is told by its number. Allocates nothing.
-pub(crate) fn run(hooks: &[Ready], input: &OwnedFd) -> Result<(), (usize, Errno)> {
-    for (number, hook) in hooks.iter().enumerate() {
+/// Why a hook failed, as a sentence that goes on from its name. Written without allocating; what has no room is left out.
+#[derive(Debug)]
+pub(crate) struct Story {
+    bytes: [u8; STORY_BYTES_MAX],
+    length: usize,
+}
+
+impl Default for Story {
+    fn default() -> Self {
+        Self { bytes: [0; STORY_BYTES_MAX], length: 0 }
+    }
+}
+
+impl Story {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+
+    fn push(&mut self, more: &[u8]) {
+        let room = &mut self.bytes[self.length..];
+        let fits = more.len().min(room.len());
+        room[..fits].copy_from_slice(&more[..fits]);
+        self.length += fits;
+    }
+
+    fn tell(&mut self, hook: &Ready, outcome: nix::Result<Exit>, said: &Said) {
+        self.push(hook.name.as_bytes());
+        // Writing to a buffer that leaves out what has no room cannot fail.
+        let _ = match outcome {
+            Ok(Exit::Code(code)) => write!(self, " exited with code {code}"),
+            Ok(Exit::Signal(signal)) => write!(self, " was ended by signal {signal}"),
+            Err(Errno::ETIMEDOUT) => write!(self, " was killed after {} s", hook.deadline_ms / 1000),
+            Err(errno) => write!(self, " cannot be run: {}", errno.desc()),
+        };
+        let said = said.bytes().trim_ascii();
+        if !said.is_empty() {
+            self.push(b": ");
+            self.push(said);
+        }
+    }
+}
+
+impl fmt::Write for Story {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.push(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// Runs hooks one after the other, up to the first that fails; why, is in its story. Allocates nothing.
+pub(crate) fn run(hooks: &[Ready], input: &OwnedFd, story: &mut Story) -> nix::Result<()> {
+    for hook in hooks {
+        let mut said = Said::default();
         let outcome = nix::unistd::lseek(input, 0, nix::unistd::Whence::SeekSet)
-            .and_then(|_| run_program(&hook.program, input, hook.deadline_ms));
-        match outcome {
-            Ok(Exit::Code(0)) => {}
-            Ok(_) => return Err((number, Errno::ECANCELED)),
-            Err(errno) => return Err((number, errno)),
+            .and_then(|_| run_program(&hook.program, input, hook.deadline_ms, &mut said));
+        if outcome != Ok(Exit::Code(0)) {
+            story.tell(hook, outcome, &said);
+            return Err(outcome.err().unwrap_or(Errno::ECANCELED));
         }
     }
     Ok(())
@@ -179,6 +229,7 @@ fn run_one_here(hook: &Ready, told: &Told<'_>) -> Result<(), Error> {
     let input = Input::new()?;
     input.fill(told)?;
     (&input.0).rewind().map_err(Error::file("rewind", "a hook's input"))?;
-    run(std::slice::from_ref(hook), &input.descriptor()?)
-        .map_err(|(_, errno)| Error::Hook { name: hook.name.clone(), source: errno.into() })
+    let mut story = Story::default();
+    run(std::slice::from_ref(hook), &input.descriptor()?, &mut story)
+        .map_err(|_| Error::Hook { story: String::from_utf8_lossy(story.bytes()).into_owned() })
 }

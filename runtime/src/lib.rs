@@ -216,6 +216,12 @@ impl Runtime {
         self.delete_container(id)
     }
 
+    /// As [`Self::delete`]. Of a container whose record makes no sense, which that refuses, it removes what can be told of,
+    /// and the answer is what was wrong with it.
+    pub fn delete_anyway(&self, id: &str) -> Result<Vec<String>, Error> {
+        self.delete_container_anyway(id)
+    }
+
     /// A container as it is now.
     pub fn state(&self, id: &str) -> Result<State, Error> {
         self.container_state(id)
@@ -242,7 +248,8 @@ impl Runtime {
         self.resume_container(id)
     }
 
-    /// Changes limits of a container that was created; those that are absent stay. Devices are refused.
+    /// Changes limits of a container that was created; those that are absent stay. Rules for devices, if there are any,
+    /// take the place of all rules before.
     pub fn update(&self, id: &str, resources: &LinuxResources) -> Result<(), Error> {
         self.update_container(id, resources)
     }

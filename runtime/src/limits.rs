@@ -37,8 +37,14 @@ pub(crate) const WORDS_BYTES_MAX: usize = 1024;
 /// The largest file below the runtime's root.
 pub(crate) const STATE_BYTES_MAX: u64 = 8 << 20;
 
+/// How much is told of a hook that failed: more than its standard error is kept of.
+pub(crate) const STORY_BYTES_MAX: usize = 2048;
+
 /// How long a hook may take that sets itself no limit.
 pub(crate) const HOOK_DEADLINE: Duration = Duration::from_secs(300);
+
+/// How long a container may be in somebody else's hands: longer than any of the waits for its cgroup.
+pub(crate) const LOCK_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How long a new process may take for a part of its set-up.
 pub(crate) const ANSWER_DEADLINE: Duration = Duration::from_secs(60);

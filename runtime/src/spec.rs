@@ -112,6 +112,13 @@ pub(crate) fn is_curious(process: &Process) -> bool {
     granted.any(|set| set.contains(&Capability::SysPtrace))
 }
 
+/// Whether a container's processes are seen by those of others, who may look into them.
+pub(crate) fn has_neighbours(spec: &Spec) -> bool {
+    let linux = spec.linux().iter();
+    let mut namespaces = linux.flat_map(|linux| linux.namespaces().iter().flatten());
+    namespaces.any(|it| it.typ() == LinuxNamespaceType::Pid && it.path().is_some())
+}
+
 /// The kernel's kind of a namespace.
 pub(crate) fn kind(kind: LinuxNamespaceType) -> Kind {
     match kind {

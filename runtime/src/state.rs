@@ -6,6 +6,9 @@
 //!   start.sock      where a created container waits for its start; gone once somebody starts it
 //!   seccomp.bpf     the compiled filter, for exec
 //! ```
+//!
+//! Who changes a container holds its folder's lock (flock(2)) meanwhile. Its maker needs none: until the init process is
+//! in the record, nobody else may change it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,12 +20,17 @@ use berth_sys::cgroup::{Cgroup, Hierarchies};
 use berth_sys::file::{self, Durability, replace};
 use berth_sys::proc;
 use oci_spec::runtime::Hooks;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::document;
 use crate::error::Error;
-use crate::limits::{ID_BYTES_MAX, STATE_BYTES_MAX};
+use crate::limits::{ID_BYTES_MAX, LOCK_DEADLINE, STATE_BYTES_MAX};
 use crate::seccomp::{self, Filter, ListenerSpec};
+
+/// What cannot be done with a file that makes no sense.
+pub(crate) const UNDERSTAND: &str = "understand";
 
 /// Where in its life a container is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,7 +102,8 @@ pub(crate) struct Record {
     pub(crate) controllers: Vec<String>,
     /// The namespaces that its processes share with no process of the machine, as flags of `setns(2)`.
     pub(crate) namespaces: i32,
-    /// Whether a process of it was ever given what it takes to look into other processes.
+    /// Whether a process of it was ever given what it takes to look into other processes, or those of others may have
+    /// been.
     pub(crate) curious: bool,
     pub(crate) hooks: Option<Hooks>,
     /// Whom to give the listeners of its seccomp filter.
@@ -158,6 +167,16 @@ impl Folder {
         }
     }
 
+    /// Keeps others from changing the container for as long as the result lives, and from deleting it: what is read from
+    /// its record now can be written back.
+    pub(crate) fn lock(&self, id: &str) -> Result<impl Drop + use<>, Error> {
+        file::lock_folder(&self.0, LOCK_DEADLINE).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Error::NotFound { id: id.to_owned() },
+            io::ErrorKind::TimedOut => Error::Locked { id: id.to_owned(), seconds: LOCK_DEADLINE.as_secs() },
+            _ => Error::file("lock", &self.0)(error),
+        })
+    }
+
     /// Where a created container listens.
     pub(crate) fn start_socket(&self) -> PathBuf {
         self.0.join("start.sock")
@@ -173,9 +192,21 @@ impl Folder {
         let path = self.0.join("state.json");
         match file::read_limited(&path, STATE_BYTES_MAX) {
             Ok(text) => document::read(&text, "state.json")
-                .map_err(|error| Error::file("understand", &path)(io::Error::new(io::ErrorKind::InvalidData, error))),
+                .map_err(|error| Error::file(UNDERSTAND, &path)(io::Error::new(io::ErrorKind::InvalidData, error))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::NotFound { id: id.to_owned() }),
             Err(error) => Err(Error::file("read", &path)(error)),
+        }
+    }
+
+    /// What can be told of a record that makes no sense.
+    pub(crate) fn remains(&self) -> Remains {
+        let text = file::read_limited(&self.0.join("state.json"), STATE_BYTES_MAX).unwrap_or_default();
+        let mut fields = document::fields(&text);
+        Remains {
+            cgroup: of(&mut fields, "cgroup"),
+            controllers: of(&mut fields, "controllers").unwrap_or_default(),
+            is_systemd_s: of(&mut fields, "isSystemdS").unwrap_or_default(),
+            init: of(&mut fields, "init"),
         }
     }
 
@@ -187,7 +218,7 @@ impl Folder {
     /// The filter that the container began with, if it has one.
     pub(crate) fn load_filter(&self) -> Result<Option<Filter>, Error> {
         let path = self.0.join("seccomp.bpf");
-        let broken = || Error::file("understand", &path)(io::ErrorKind::InvalidData.into());
+        let broken = || Error::file(UNDERSTAND, &path)(io::ErrorKind::InvalidData.into());
         match file::read_limited(&path, STATE_BYTES_MAX) {
             Ok(bytes) => seccomp::from_bytes(&bytes).map(Some).ok_or_else(broken),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -210,10 +241,34 @@ impl Folder {
 impl Record {
     /// The container's cgroup.
     pub(crate) fn cgroup(&self) -> Result<Cgroup, Error> {
-        let hierarchies = Hierarchies::of_machine().map_err(Error::file("read", "/proc/self/mountinfo"))?;
-        let controllers: Vec<&str> = self.controllers.iter().map(String::as_str).collect();
-        Ok(Cgroup::new(hierarchies, &self.cgroup, &controllers)?)
+        cgroup(&self.cgroup, &self.controllers)
     }
+}
+
+/// What of a container has to be taken away, as far as a record that makes no sense tells it.
+#[derive(Debug)]
+pub(crate) struct Remains {
+    cgroup: Option<PathBuf>,
+    controllers: Vec<String>,
+    pub(crate) is_systemd_s: bool,
+    pub(crate) init: Option<InitRecord>,
+}
+
+impl Remains {
+    /// The container's cgroup, if there can be one of that name.
+    pub(crate) fn cgroup(&self) -> Option<Cgroup> {
+        cgroup(self.cgroup.as_deref()?, &self.controllers).ok()
+    }
+}
+
+fn cgroup(path: &Path, controllers: &[String]) -> Result<Cgroup, Error> {
+    let hierarchies = Hierarchies::of_machine().map_err(Error::file("read", "/proc/self/mountinfo"))?;
+    let controllers: Vec<&str> = controllers.iter().map(String::as_str).collect();
+    Ok(Cgroup::new(hierarchies, path, &controllers)?)
+}
+
+fn of<T: DeserializeOwned>(fields: &mut Map<String, Value>, name: &str) -> Option<T> {
+    serde_json::from_value(fields.remove(name)?).ok()
 }
 
 #[cfg(test)]

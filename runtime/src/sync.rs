@@ -29,7 +29,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::Error;
-use crate::limits::ANSWER_DEADLINE;
+use crate::limits::{ANSWER_DEADLINE, STORY_BYTES_MAX};
 
 /// One packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +51,18 @@ pub(crate) enum Message {
 }
 
 const BYTES: usize = 7;
+
+/// A message and words.
+const PACKET_BYTES_MAX: usize = BYTES + STORY_BYTES_MAX;
+
+/// What the other end had to tell.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    /// None when it is closed.
+    pub(crate) message: Option<Message>,
+    pub(crate) descriptor: Option<OwnedFd>,
+    pub(crate) words: String,
+}
 
 impl Message {
     fn encode(self) -> [u8; BYTES] {
@@ -88,6 +100,16 @@ pub(crate) fn send(socket: impl AsFd, message: Message) -> nix::Result<()> {
     nix::unistd::write(socket, &message.encode()).map(drop)
 }
 
+/// Sends a packet and words that go with it. Allocates nothing.
+pub(crate) fn send_with_words(socket: impl AsFd, message: Message, words: &[u8]) -> nix::Result<()> {
+    let mut packet = [0; PACKET_BYTES_MAX];
+    packet[..BYTES].copy_from_slice(&message.encode());
+    let words = &words[..words.len().min(PACKET_BYTES_MAX - BYTES)];
+    let end = BYTES + words.len();
+    packet[BYTES..end].copy_from_slice(words);
+    nix::unistd::write(socket, &packet[..end]).map(drop)
+}
+
 /// Sends a packet and a copy of a descriptor. Allocates nothing.
 pub(crate) fn send_with(socket: impl AsFd, message: Message, fd: impl AsFd) -> nix::Result<()> {
     socket::send_one(socket.as_fd(), &message.encode(), fd.as_fd())
@@ -108,21 +130,20 @@ pub(crate) fn await_go_on(socket: impl AsFd) -> nix::Result<()> {
     }
 }
 
-/// Waits for a packet and the descriptor beside it, but not for ever; no packet when the other end is closed.
-pub(crate) fn receive(socket: &OwnedFd, phase: &'static str) -> Result<(Option<Message>, Option<OwnedFd>), Error> {
+/// Waits for a packet, but not for ever.
+pub(crate) fn receive(socket: &OwnedFd, phase: &'static str) -> Result<Heard, Error> {
     let deadline = Instant::now() + ANSWER_DEADLINE;
     let failed = |source| Error::Setup { step: "talk to the new process".to_owned(), source };
-    let mut bytes = [0; BYTES];
+    let mut bytes = [0; PACKET_BYTES_MAX];
     loop {
         match socket::receive(socket.as_fd(), &mut bytes) {
-            Ok(got) => match got.len {
-                0 => return Ok((None, None)),
-                BYTES => match Message::decode(bytes) {
-                    Some(message) => return Ok((Some(message), got.fds.into_iter().next())),
-                    None => return Err(failed(Errno::EBADMSG.into())),
-                },
-                _ => return Err(failed(Errno::EBADMSG.into())),
-            },
+            Ok(got) if got.len == 0 => return Ok(Heard::default()),
+            Ok(got) => {
+                let (message, words) = bytes[..got.len].split_first_chunk().unwrap_or((&[0; BYTES], &[]));
+                let message = Message::decode(*message).ok_or_else(|| failed(Errno::EBADMSG.into()))?;
+                let words = String::from_utf8_lossy(words).into_owned();
+                return Ok(Heard { message: Some(message), descriptor: got.fds.into_iter().next(), words });
+            }
             // A peer that ended without reading what we sent resets the connection, which is told once and before what
             // it sent itself.
             Err(error) if error.raw_os_error() == Some(Errno::ECONNRESET as i32) => continue,

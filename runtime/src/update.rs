@@ -10,13 +10,13 @@ use crate::state::{Folder, Status};
 
 impl Runtime {
     pub(crate) fn update_container(&self, id: &str, resources: &LinuxResources) -> Result<(), Error> {
-        if resources.devices().as_ref().is_some_and(|rules| !rules.is_empty()) {
-            return Err(Error::unsupported("devices"));
-        }
+        let devices = resources.devices().as_deref().filter(|rules| !rules.is_empty());
+        let devices = devices.map(plan::device_policy).transpose()?;
         let folder = Folder::of(&self.root, id)?;
+        let _lock = folder.lock(id)?;
         let mut record = folder.load(id)?;
         let status = folder.status(&record)?;
-        if status == Status::Stopped {
+        if matches!(status, Status::Creating | Status::Stopped) {
             return Err(Error::WrongState { id: id.to_owned(), status, wanted: "running" });
         }
         let mut limits = plan::limits(resources)?;
@@ -42,6 +42,7 @@ impl Runtime {
             wider
         };
         cgroup.set(&limits)?;
+        devices.map_or(Ok(()), |policy| cgroup.set_devices(&policy))?;
         for (file, value) in plan::unified(resources)? {
             cgroup.set_unified(&file, &value)?;
         }

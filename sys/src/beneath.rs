@@ -4,6 +4,8 @@
 //! below the root, as if it were the process's own. What changes the tree is done by [`Folder`], one open folder, with the
 //! `*at` calls on a single name: there is no path left in which anybody could swap a link, and a link that is itself the
 //! name is never followed.
+//!
+//! Of both, what a new process needs for its root file system allocates nothing, however long a path is.
 
 use std::ffi::{CStr, OsStr};
 use std::fs::File;
@@ -23,6 +25,9 @@ use crate::tree;
 
 /// How often a walk is tried again when the kernel saw a rename during a `..` (`EAGAIN`).
 const RACES_MAX: usize = 128;
+
+/// The longest name in any file system (`NAME_MAX`).
+const NAME_BYTES_MAX: usize = 255;
 
 /// The top of a tree whose paths stay below it.
 #[derive(Debug)]
@@ -46,13 +51,15 @@ impl Root {
     }
 
     /// Opens `path` below the root, following links within it; with `O_NOFOLLOW`, not the last one. `mode` counts with
-    /// `O_CREAT` alone.
+    /// `O_CREAT` alone. Allocates nothing.
     pub fn open_file(&self, path: &Path, flags: OFlag, mode: Mode) -> io::Result<OwnedFd> {
         let how = OpenHow::new()
             .flags(flags | OFlag::O_CLOEXEC)
             .mode(mode)
             .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let mut room = [0; libc::PATH_MAX as usize];
+        let path = terminated(path.as_os_str(), &mut room)?;
         for _ in 0..RACES_MAX {
             match openat2(&self.0, path, how) {
                 Err(Errno::EAGAIN | Errno::EINTR) => {}
@@ -62,7 +69,7 @@ impl Root {
         Err(Errno::EAGAIN.into())
     }
 
-    /// A folder below the root, following links within it.
+    /// A folder below the root, following links within it. Allocates nothing.
     pub fn open_folder(&self, path: &Path) -> io::Result<Folder> {
         self.open_file(path, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).map(Folder)
     }
@@ -163,7 +170,8 @@ impl Folder {
 
     /// Makes a symbolic link that says `target`, whatever that is.
     pub fn symlink(&self, target: &OsStr, name: &OsStr) -> io::Result<()> {
-        Ok(symlinkat(target, self, leaf(name)?)?)
+        let mut room = [0; libc::PATH_MAX as usize];
+        Ok(symlinkat(terminated(target, &mut room)?, self, leaf(name)?)?)
     }
 
     /// Makes `name` another name of `other`'s `other_name`; if that is a symbolic link, of the link itself.
@@ -230,7 +238,16 @@ impl Folder {
     }
 }
 
-/// `name`, if it is one part of a path and not `.` or `..`.
+/// A path as the kernel takes it, on the stack: nix allocates for a long one, which a child between `clone3` and `execve`
+/// must not.
+fn terminated<'a>(path: &OsStr, room: &'a mut [u8; libc::PATH_MAX as usize]) -> nix::Result<&'a CStr> {
+    let bytes = path.as_bytes();
+    // The last byte stays zero.
+    let text = room[..libc::PATH_MAX as usize - 1].get_mut(..bytes.len()).ok_or(Errno::ENAMETOOLONG)?;
+    text.copy_from_slice(bytes);
+    CStr::from_bytes_with_nul(&room[..=bytes.len()]).map_err(|_| Errno::EINVAL)
+}
+
 /// Reads where the link `name` in a folder points. Allocates nothing; how many bytes of `target` it fills, which are fewer
 /// than there are. `ENAMETOOLONG` if it has no room.
 pub(crate) fn read_link_into(folder: &OwnedFd, name: &CStr, target: &mut [u8]) -> nix::Result<usize> {
@@ -241,8 +258,11 @@ pub(crate) fn read_link_into(folder: &OwnedFd, name: &CStr, target: &mut [u8]) -
     if length < room { Ok(length) } else { Err(Errno::ENAMETOOLONG) }
 }
 
+/// `name`, if it is one part of a path and not `.` or `..`. Longer than a name can be it is refused before anybody lays it
+/// out for the kernel, which would allocate.
 fn leaf(name: &OsStr) -> io::Result<&OsStr> {
     match name.as_bytes() {
+        bytes if bytes.len() > NAME_BYTES_MAX => Err(Errno::ENAMETOOLONG.into()),
         b"" | b"." | b".." => Err(Errno::EINVAL.into()),
         bytes if bytes.contains(&b'/') => Err(Errno::EINVAL.into()),
         _ => Ok(name),

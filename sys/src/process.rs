@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, c_char};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 use std::{fmt, io, ptr};
 
 use nix::errno::Errno;
@@ -249,32 +250,106 @@ fn is_executable(mode: u32) -> bool {
     mode & libc::S_IFMT == libc::S_IFREG && mode & 0o111 != 0
 }
 
+/// How much of what a program said is kept.
+pub const SAID_BYTES_MAX: usize = 1024;
+
+/// What a pipe holds unless it is told otherwise (pipe(7)).
+const PIPE_BYTES: usize = 1 << 16;
+
+/// The end of what a program wrote to its standard error.
+#[derive(Debug)]
+pub struct Said {
+    bytes: [u8; SAID_BYTES_MAX],
+    length: usize,
+}
+
+impl Default for Said {
+    fn default() -> Self {
+        Self { bytes: [0; SAID_BYTES_MAX], length: 0 }
+    }
+}
+
+impl Said {
+    /// The last bytes, at most [`SAID_BYTES_MAX`].
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+
+    fn push(&mut self, more: &[u8]) {
+        let more = &more[more.len().saturating_sub(SAID_BYTES_MAX)..];
+        let kept = self.length.min(SAID_BYTES_MAX - more.len());
+        self.bytes.copy_within(self.length - kept..self.length, 0);
+        self.length = kept + more.len();
+        self.bytes[kept..self.length].copy_from_slice(more);
+    }
+
+    /// Takes what is in a pipe, a part at a time; whether there may be more.
+    fn hear(&mut self, pipe: &OwnedFd) -> bool {
+        let mut part = [0; SAID_BYTES_MAX];
+        match nix::unistd::read(pipe, &mut part) {
+            Ok(0) => false,
+            Ok(count) => {
+                self.push(&part[..count]);
+                true
+            }
+            Err(errno) => errno == Errno::EINTR,
+        }
+    }
+}
+
 /// Runs a program in a child of the caller, with `input` as its standard input, and waits for its end; killed after
-/// `deadline_ms`, which is `ETIMEDOUT`. Allocates nothing: what is between `clone3` and `execve` itself may call it.
-pub fn run_program(program: &Program, input: impl AsFd, deadline_ms: i32) -> nix::Result<Exit> {
+/// `deadline_ms`, which is `ETIMEDOUT`. What it writes to its standard error is said to the caller alone. Allocates
+/// nothing: what is between `clone3` and `execve` itself may call it.
+pub fn run_program(program: &Program, input: impl AsFd, deadline_ms: i32, said: &mut Said) -> nix::Result<Exit> {
     let errno = |error: io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+    let (pipe, theirs) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let child = clone(&Birth::default(), 0, || {
         // As any program begins, whatever this process blocks and ignores.
         umask(Mode::from_bits_truncate(0o022));
-        let is_ready = signal::reset().and_then(|()| set_standard_stream(&input, 0));
-        if is_ready.and_then(|()| close_on_exec_from(3)).is_ok() {
-            program.execute();
-        }
+        let streams = signal::reset().and_then(|()| set_standard_stream(&input, 0));
+        let streams = streams.and_then(|()| set_standard_stream(&theirs, 2));
+        let why = match streams.and_then(|()| close_on_exec_from(3)) {
+            Ok(()) => program.execute(),
+            Err(errno) => errno,
+        };
+        let _ = nix::unistd::write(&theirs, b"cannot be executed: ");
+        let _ = nix::unistd::write(&theirs, why.desc().as_bytes());
         exit_now(127)
     })
     .map_err(errno)?;
-    let timeout = PollTimeout::try_from(deadline_ms).unwrap_or(PollTimeout::MAX);
-    let ready = loop {
-        match poll(&mut [PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN)], timeout) {
-            Err(Errno::EINTR) => {}
-            other => break other?,
+    drop(theirs);
+    let has_ended = hear_until_end(&child, &pipe, deadline_ms, said)?;
+    let exit = if has_ended { wait(&child.pidfd) } else { kill_and_wait(&child.pidfd) }.map_err(errno)?;
+    // What it made may write for ever: what was in the pipe when it ended is all that counts.
+    for _ in 0..PIPE_BYTES / SAID_BYTES_MAX {
+        let mut ready = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut ready, PollTimeout::ZERO)? == 0 || !said.hear(&pipe) {
+            break;
         }
-    };
-    if ready == 0 {
-        kill_and_wait(&child.pidfd).map_err(errno)?;
-        return Err(Errno::ETIMEDOUT);
     }
-    wait(&child.pidfd).map_err(errno)
+    if has_ended { Ok(exit) } else { Err(Errno::ETIMEDOUT) }
+}
+
+/// Empties the pipe until the child ends; whether it did in time.
+fn hear_until_end(child: &Child, pipe: &OwnedFd, deadline_ms: i32, said: &mut Said) -> nix::Result<bool> {
+    let deadline = Instant::now() + Duration::from_millis(u64::from(deadline_ms.unsigned_abs()));
+    let mut is_open = true;
+    loop {
+        let mut watched =
+            [PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN), PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
+        let left = deadline.saturating_duration_since(Instant::now());
+        // A pipe that nobody writes to any more would be ready for ever.
+        match poll(&mut watched[..1 + usize::from(is_open)], PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+            Err(Errno::EINTR) => continue,
+            Err(errno) => return Err(errno),
+            Ok(_) if watched[0].any() == Some(true) => return Ok(true),
+            Ok(_) if left.is_zero() => return Ok(false),
+            Ok(_) => {}
+        }
+        if is_open && watched[1].any() == Some(true) {
+            is_open = said.hear(pipe);
+        }
+    }
 }
 
 /// Closes every descriptor but the standard streams and these, given in ascending order. Only for a process made by

@@ -180,6 +180,49 @@ fn device_rules_hold_on_either_version() {
 }
 
 #[test]
+fn the_last_device_rules_hold_and_no_others() {
+    let check = |hierarchies: &Hierarchies| {
+        let cgroup = Temporary::new(hierarchies, "", &Limits::default());
+        let all = Rule { allow: true, kind: None, major: None, minor: None, access: Access::ALL };
+        let all = Policy::new([all]).unwrap();
+        for (policy, bits) in [(&all, 7), (&only_null(), 1), (&all, 7), (&only_null(), 1)] {
+            cgroup.0.set_devices(policy).unwrap();
+            let child = cgroup.spawn(what_can_be_opened);
+            assert_eq!(wait(&child.pidfd).unwrap().code(), bits);
+        }
+    };
+    check(Hierarchies::of_machine().unwrap());
+    on_a_unified_machine(check);
+}
+
+#[test]
+fn what_is_allowed_before_and_after_is_so_all_the_time() {
+    let check = |hierarchies: &Hierarchies| {
+        let cgroup = Temporary::new(hierarchies, "", &Limits::default());
+        let zero = Rule { allow: true, kind: Some(Kind::Char), major: Some(1), minor: Some(5), access: Access::ALL };
+        let read = Access::parse("r").unwrap();
+        let null = Rule { access: read, minor: Some(3), ..zero };
+        let policies = [Policy::new([null]).unwrap(), Policy::new([null, zero]).unwrap()];
+        cgroup.0.set_devices(&policies[0]).unwrap();
+        let (tell, told) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+        let child = cgroup.spawn(|| {
+            let _ = nix::unistd::write(&told, b"o");
+            // Until it is killed, or denied.
+            while File::open("/dev/null").is_ok() {}
+            1
+        });
+        nix::unistd::read(&tell, &mut [0]).unwrap();
+        for policy in policies.iter().cycle().take(200) {
+            cgroup.0.set_devices(policy).unwrap();
+        }
+        cgroup.0.kill().unwrap();
+        assert_eq!(wait(&child.pidfd).unwrap().code(), 137, "it was denied meanwhile");
+    };
+    check(Hierarchies::of_machine().unwrap());
+    on_a_unified_machine(check);
+}
+
+#[test]
 fn controllers_of_the_unified_hierarchy_are_enabled_down_the_chain() {
     on_a_unified_machine(|hierarchies| {
         assert_eq!(hierarchies.version("memory"), None, "this machine's memory controller is on v1");

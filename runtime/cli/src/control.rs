@@ -34,13 +34,16 @@ pub(crate) fn kill(host: &Host<'_>, args: &Kill) -> Result<(), Error> {
 }
 
 pub(crate) fn delete(host: &Host<'_>, args: &Delete) -> Result<(), Error> {
-    if !args.force {
+    let warnings = if args.force {
+        host.runtime.delete_anyway(&args.id)?
+    } else {
         let state = host.runtime.state(&args.id)?;
         if !matches!(state.status, Status::Stopped | Status::Created | Status::Creating) {
             return Err(Error::NotStopped { id: state.id, status: state.status.to_string() });
         }
-    }
-    host.warn(&host.runtime.delete(&args.id)?);
+        host.runtime.delete(&args.id)?
+    };
+    host.warn(&warnings);
     Ok(())
 }
 

@@ -2,11 +2,10 @@
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use berth_runtime::Status;
-use berth_sys::cgroup::Cgroup;
-use berth_sys::cgroup::oom::Watch;
+use berth_sys::cgroup::oom::Tally;
 use berth_sys::process;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -16,10 +15,6 @@ use crate::Host;
 use crate::args::Events;
 use crate::error::Error;
 use berth_runtime::Stats;
-
-/// How often, and after what time each, to look for a victim when memory ran out.
-const LOOKS: usize = 50;
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// One line.
 #[derive(Serialize)]
@@ -39,18 +34,15 @@ pub(crate) fn print(host: &Host<'_>, args: &Events) -> Result<(), Error> {
         return print_stats(host, &args.id);
     }
     let Ok(pidfd) = process::pidfd_open(state.pid) else { return Ok(()) };
-    let cgroup = host.runtime.cgroup(&args.id)?;
-    let watch = cgroup.watch_oom().map_err(berth_runtime::Error::from)?;
-    let mut kills = Kills { told: count(&cgroup)?, cgroup, looks: 0 };
+    let mut tally = Tally::begin(host.runtime.cgroup(&args.id)?).map_err(berth_runtime::Error::from)?;
+    // Who was killed before is no news.
+    tally.look().map_err(berth_runtime::Error::from)?;
     let mut next = Instant::now() + args.interval;
     loop {
-        let left = next.saturating_duration_since(Instant::now());
-        let seen = wait(&pidfd, &watch, kills.pause().map_or(left, |pause| pause.min(left))).map_err(Error::Attend)?;
-        if seen.oom {
-            watch.clear().map_err(Error::Attend)?;
-            kills.looks = LOOKS;
-        }
-        if kills.look() {
+        let seen = wait(&pidfd, &tally, tally.again().map_or(next, |again| again.min(next))).map_err(Error::Attend)?;
+        let is_fresh = if seen.oom { tally.notice() } else { tally.look() };
+        // With the container its count is gone: then its end is what is left to tell.
+        if is_fresh.unwrap_or(false) {
             print_event(&Event { r#type: "oom", id: &args.id, data: None })?;
         }
         if seen.end {
@@ -60,33 +52,6 @@ pub(crate) fn print(host: &Host<'_>, args: &Events) -> Result<(), Error> {
             print_stats(host, &args.id)?;
             next += args.interval;
         }
-    }
-}
-
-fn count(cgroup: &Cgroup) -> Result<u64, Error> {
-    Ok(cgroup.oom_kill_count().map_err(berth_runtime::Error::from)?)
-}
-
-/// The OOM killer's victims. The old hierarchy tells that memory ran out before the kernel has chosen one, the new one
-/// tells of more than that.
-struct Kills {
-    cgroup: Cgroup,
-    told: u64,
-    /// How often to look again.
-    looks: usize,
-}
-
-impl Kills {
-    /// Whether there are new ones.
-    fn look(&mut self) -> bool {
-        let fresh = self.looks > 0 && count(&self.cgroup).is_ok_and(|now| std::mem::replace(&mut self.told, now) < now);
-        self.looks = if fresh { 0 } else { self.looks.saturating_sub(1) };
-        fresh
-    }
-
-    /// How long to wait before looking again.
-    fn pause(&self) -> Option<Duration> {
-        (self.looks > 0).then_some(PAUSE)
     }
 }
 
@@ -105,8 +70,9 @@ struct Seen {
     oom: bool,
 }
 
-fn wait(pidfd: impl AsFd, watch: &Watch, time: Duration) -> io::Result<Seen> {
-    let mut ready = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN), PollFd::new(watch.as_fd(), PollFlags::POLLIN)];
+fn wait(pidfd: impl AsFd, tally: &Tally, until: Instant) -> io::Result<Seen> {
+    let mut ready = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN), PollFd::new(tally.as_fd(), PollFlags::POLLIN)];
+    let time = until.saturating_duration_since(Instant::now());
     // Rounded up, so that nothing is told before its time again and again; a longer wait is made of several.
     let timeout = u16::try_from(time.as_millis() + 1).unwrap_or(u16::MAX);
     match poll(&mut ready, PollTimeout::from(timeout)) {

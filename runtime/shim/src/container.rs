@@ -5,11 +5,11 @@ use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use berth_runtime::shim::protocol::{ContainerState, ExitRecord};
+use berth_sys::cgroup::oom::Tally;
 use jiff::Timestamp;
 
 use crate::clients::Asker;
 use crate::log::Log;
-use crate::oom::Watch;
 use crate::output::Output;
 
 /// Where a container is in its life.
@@ -69,7 +69,7 @@ pub(crate) struct Container {
     pub(crate) life: Life,
     pub(crate) input: Option<Input>,
     pub(crate) output: Option<Output>,
-    pub(crate) oom: Option<Watch>,
+    pub(crate) oom: Option<Tally>,
     /// The processes of `Exec`, by name; `None` while another runtime is making it.
     pub(crate) execs: BTreeMap<String, Option<i32>>,
     /// What another runtime is doing with it that suffers nothing beside it.

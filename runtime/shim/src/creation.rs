@@ -17,7 +17,7 @@ use crate::fault::{failed, fault, runtime_fault};
 use crate::limits::CONTAINERS_MAX;
 use crate::log::Log;
 use crate::note::note;
-use crate::oom::Watch;
+use crate::oom;
 use crate::output::Output;
 use crate::record;
 use crate::request::check_name;
@@ -73,8 +73,8 @@ impl Shim {
         container.created_at = Timestamp::now();
         container.life = Life::Alive;
         container.oom = match self.tool {
-            Some(_) => Watch::of_process(pid, &container.id),
-            None => Watch::begin(&self.runtime, &container.id),
+            Some(_) => oom::of_process(pid, &container.id),
+            None => oom::of_container(&self.runtime, &container.id),
         };
         let connected = streams.connect(terminal).map(|(input, output)| {
             (container.input, container.output) = (input, output);

@@ -121,13 +121,13 @@ impl Shim {
 
     /// The kernel told of a container's memory.
     pub(crate) fn notice_oom(&mut self, number: u32) {
-        let watch = |container: &mut Container| container.oom.as_mut().and_then(|watch| watch.notice());
+        let watch = |container: &mut Container| container.oom.as_mut().and_then(|tally| tally.notice().ok());
         self.tell_oom(number, watch);
     }
 
     /// Looks whether the OOM killer was at a container since.
     pub(crate) fn look_for_oom(&mut self, number: u32) {
-        let watch = |container: &mut Container| container.oom.as_mut().and_then(|watch| watch.look());
+        let watch = |container: &mut Container| container.oom.as_mut().and_then(|tally| tally.look().ok());
         self.tell_oom(number, watch);
     }
 

@@ -4,7 +4,6 @@ use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 
 use berth_sys::{caps, keyring, process};
-use nix::NixPath;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
@@ -13,7 +12,7 @@ use crate::sync;
 
 /// Less likely than its parent may only be made who has `CAP_SYS_RESOURCE`: who has not stays as it is.
 pub(super) fn set_oom_score(score: &str) -> nix::Result<()> {
-    match write("/proc/self/oom_score_adj", score.as_bytes()) {
+    match write(c"/proc/self/oom_score_adj", score.as_bytes()) {
         Err(Errno::EACCES | Errno::EPERM) => Ok(()),
         other => other,
     }
@@ -48,7 +47,7 @@ pub(super) fn join_keyring(name: &CStr) -> nix::Result<()> {
 }
 
 /// Writes a value to a file of the kernel, in one piece.
-pub(super) fn write(path: &(impl NixPath + ?Sized), value: &[u8]) -> nix::Result<()> {
+pub(super) fn write(path: &CStr, value: &[u8]) -> nix::Result<()> {
     let file = open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     nix::unistd::write(&file, value).map(drop)
 }

@@ -31,7 +31,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::write;
 
 use crate::error::Error;
-use crate::hooks;
+use crate::hooks::{self, Story};
 use crate::plan::{FIRST_PRESERVED, Plan, Step};
 use crate::sync::{self, Message};
 use target::Parent;
@@ -63,6 +63,8 @@ struct Progress<'a> {
     copy_from: Option<OwnedFd>,
     /// Whether only the user may enter the working directory.
     folder_pending: bool,
+    /// Of a hook that failed.
+    story: Story,
     /// The opened file of each security label, by the order of their steps.
     labels: [Option<OwnedFd>; LABELS_MAX],
 }
@@ -93,6 +95,7 @@ impl<'a> Init<'a> {
             null_device: None,
             copy_from: None,
             folder_pending: false,
+            story: Story::default(),
             labels: [const { None }; LABELS_MAX],
         };
         let mut needed: Vec<i32> = plan.descriptors().iter().map(AsRawFd::as_raw_fd).collect();
@@ -190,7 +193,7 @@ impl<'a> Init<'a> {
 
     fn fail(&self, step: usize, errno: Errno, connection: Option<&OwnedFd>) -> ! {
         let message = Message::Failed { step: step as u16, errno: errno as i32 };
-        let _ = sync::send(connection.unwrap_or(&self.sync), message);
+        let _ = sync::send_with_words(connection.unwrap_or(&self.sync), message, self.progress.story.bytes());
         process::exit_now(GAVE_UP)
     }
 }
@@ -206,15 +209,15 @@ impl<'a> Progress<'a> {
             Step::JoinContainer { init, kinds } => enter::once(init, |it| setns(it, *kinds)),
             Step::JoinCgroup { door, .. } => enter::once(door, |it| write(it, DOOR_KEY).map(drop)),
             Step::AwaitCgroup => sync::await_go_on(maker),
-            Step::EnterCgroup { tasks } => enter::write(tasks.as_c_str(), DOOR_KEY),
+            Step::EnterCgroup { tasks } => enter::write(tasks, DOOR_KEY),
             Step::Loopback => berth_sys::loopback::bring_up(),
             Step::NewCgroupNamespace => nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP),
             Step::NewTimeNamespace { offsets } => namespace::enter_new_time(offsets.as_bytes()),
-            Step::Parameter { path, value } => enter::write(path.as_path(), value.as_bytes()),
+            Step::Parameter { path, value } => enter::write(path, value.as_bytes()),
             Step::HostName(name) => nix::unistd::sethostname(name),
             Step::DomainName(name) => process::set_domain_name(name),
             Step::AwaitHooks => sync::send(maker, Message::Hooks).and_then(|()| sync::await_go_on(maker)),
-            Step::Hooks { hooks, input } => hooks::run(hooks, input).map_err(|(_, errno)| errno),
+            Step::Hooks { hooks, input } => hooks::run(hooks, input, &mut self.story),
             Step::Source { slot, path, reach } => self.open_source(*slot, path, *reach),
             Step::Detach => root::detach(),
             Step::Root { slot, path, propagation } => self.attach_root(*slot, path, *propagation),

@@ -91,7 +91,7 @@ fn node(path: PathBuf, kind: SFlag, number: u64, mode: u32, owner: (u32, u32)) -
 }
 
 /// Which devices a container may use: what its rules say, and always making nodes, the default devices and terminals.
-pub(super) fn policy(rules: &[LinuxDeviceCgroup]) -> Result<Policy, Error> {
+pub(crate) fn policy(rules: &[LinuxDeviceCgroup]) -> Result<Policy, Error> {
     let mut all = Vec::new();
     for (number, rule) in rules.iter().enumerate() {
         all.push(parse(rule, &format!("linux.resources.devices[{number}]"))?);

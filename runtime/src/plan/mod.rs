@@ -37,6 +37,7 @@ use oci_spec::runtime::{Hooks, Mount as MountSpec, Process, Spec};
 
 pub(crate) use cgroup::{CgroupPlan, limits, unified};
 pub(crate) use check::check;
+pub(crate) use devices::policy as device_policy;
 pub(crate) use identity::Missing;
 pub(crate) use mounts::MASK_SOURCE;
 pub(crate) use options::MOUNT_OPTIONS;
@@ -164,7 +165,7 @@ pub(crate) fn init(
     setup.extend(joined.after_cgroup);
     setup.extend(schedule::after_cgroup(process, true)?);
     setup.extend(schedule::of_container(linux)?);
-    let home = home::before_mounts(spec, process, rootfs);
+    let home = home::before_mounts(spec, process, (bundle, rootfs));
     let more = home.into_iter().map(|home| format!("HOME={home}")).chain(launch.environment).collect();
     let end = identity::plan((process, more), filter, kept, start_hooks)?;
     setup.extend(end.early);

@@ -10,8 +10,8 @@ use berth_sys::sysctl;
 use nix::sched::CloneFlags;
 use oci_spec::runtime::{Linux, Spec};
 
-use super::Step;
 use super::users::UserNamespace;
+use super::{Step, entry};
 use crate::error::Error;
 use crate::spec;
 
@@ -119,7 +119,7 @@ fn parameters(linux: &Linux, has: &[Kind]) -> Result<Vec<Step>, Error> {
                 return Err(Error::spec(&field, reason));
             }
             let path = sysctl::path(name).ok_or_else(|| Error::spec(&field, "is no name of a kernel parameter"))?;
-            Ok(Step::Parameter { path, value: value.clone() })
+            Ok(Step::Parameter { path: entry::text(&path, &field)?, value: value.clone() })
         })
         .collect()
 }

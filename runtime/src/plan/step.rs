@@ -58,7 +58,7 @@ pub(crate) enum Step {
     /// Make the present cgroups the root of what can be seen.
     NewCgroupNamespace,
     /// Write a kernel parameter.
-    Parameter { path: PathBuf, value: String },
+    Parameter { path: CString, value: String },
     /// Name the host.
     HostName(String),
     /// Name its NIS domain.
@@ -211,7 +211,7 @@ impl fmt::Display for Step {
             Self::JoinContainer { .. } => write!(f, "enter the container's namespaces"),
             Self::Loopback => write!(f, "bring the loopback device up"),
             Self::NewCgroupNamespace => write!(f, "make a cgroup namespace"),
-            Self::Parameter { path, value } => write!(f, "write {value:?} to {}", path.display()),
+            Self::Parameter { path, value } => write!(f, "write {value:?} to {}", path.to_string_lossy()),
             Self::HostName(name) => write!(f, "set the host name to {name:?}"),
             Self::DomainName(name) => write!(f, "set the domain name to {name:?}"),
             Self::Source { path, .. } => write!(f, "open the mount source {}", path.to_string_lossy()),

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use berth_sys::cgroup::Cgroup;
+use berth_sys::cgroup::{Cgroup, Membership};
 use berth_sys::process::{self, Child};
 use nix::sched::CloneFlags;
 
@@ -56,13 +56,7 @@ impl Drop for StandIn {
 
 /// Whether systemd has moved a process to a path, in the unified hierarchy or in its own.
 fn is_in(pid: i32, path: &Path) -> bool {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    let mut systemd_s = text.lines().filter_map(|line| {
-        let (_, rest) = line.split_once(':')?;
-        let (controllers, own) = rest.split_once(':')?;
-        (controllers.is_empty() || controllers == "name=systemd").then_some(own)
-    });
-    systemd_s.any(|own| Path::new(own) == path)
+    Membership::of(pid).is_ok_and(|own| [own.unified(), own.with("name=systemd")].contains(&Some(path)))
 }
 
 /// `StartTransientUnit` of systemd's manager: name, mode, properties, other units.

@@ -94,6 +94,54 @@ fn a_config_that_makes_no_sense_is_told_by_field() {
 }
 
 #[test]
+fn a_hook_that_fails_tells_which_how_and_why() {
+    let shell = |script: &str| json!({ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin"] });
+    let check = |kind: &str, hook: Value, expected: &[&str]| {
+        let mut container = Container::new("sleep 100");
+        container.spec["hooks"][kind] = json!([shell("cat > /dev/null"), hook]);
+        let done = container.create().and_then(|_| container.runtime.start(&container.id));
+        let (error, warnings) = (done.err(), container.runtime.delete(&container.id).unwrap());
+        let told = error.map_or_else(|| warnings.join("\n"), |error| describe(&error));
+        for part in [kind, "[1]"].iter().chain(expected) {
+            assert!(told.contains(part), "{kind}: {part} is not in {told}");
+        }
+        assert!(told.len() < 2500, "{}", told.len());
+        container.assert_gone();
+    };
+    for kind in ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"] {
+        check(kind, shell("echo alas >&2; exit 3"), &["/bin/sh", "exited with code 3: alas"]);
+    }
+    let mut slow = shell("echo wait >&2; exec sleep 1000");
+    slow["timeout"] = json!(1);
+    for kind in ["createRuntime", "createContainer"] {
+        check(kind, shell("kill -9 $$"), &["was ended by signal 9"]);
+        check(
+            kind,
+            json!({ "path": "/nowhere" }),
+            &["/nowhere", "exited with code 127: cannot be executed: No such file"],
+        );
+        check(kind, slow.clone(), &["was killed after 1 s: wait"]);
+        // Far more than a pipe holds: of so much the end is kept.
+        let much = "for i in 1 2 3 4; do head -c 50000 /dev/zero >&2; done; echo the end >&2; exit 1";
+        check(kind, shell(much), &["exited with code 1: ", "the end"]);
+    }
+}
+
+#[test]
+fn what_a_hook_leaves_behind_is_not_waited_for() {
+    let mut container = Container::new("true");
+    // It holds the hook's standard error for as long as the test waits for anything, and more.
+    let script = format!("sleep 1000 & echo $! > {}", container.folder().join("pid").display());
+    container.spec["hooks"]["createRuntime"] =
+        json!([{ "path": "/bin/sh", "args": ["sh", "-c", script], "timeout": 10 }]);
+    let (code, _) = container.run();
+    let pid: i32 = fs::read_to_string(container.folder().join("pid")).unwrap().trim().parse().unwrap();
+    let sleeper = berth_sys::process::pidfd_open(pid).unwrap();
+    berth_sys::process::pidfd_send_signal(&sleeper, 9).unwrap();
+    assert_eq!(code, 0);
+}
+
+#[test]
 fn without_systemd_its_scope_is_missed_and_nothing_is_left() {
     if std::path::Path::new("/run/systemd/system").exists() {
         return eprintln!("SKIPPED: this machine has systemd");

@@ -40,6 +40,14 @@ fn the_container_sees_its_own_cgroup_and_nothing_above() {
 }
 
 #[test]
+fn a_source_that_is_relative_is_the_bundle_s_whatever_is_read_of_it() {
+    let mut container = Container::new("echo $HOME; grep -c . /etc/passwd");
+    fs::write(container.bundle().join("users"), "root:x:0:0::/home/of-bundle:/bin/sh\n").unwrap();
+    container.mount(json!({ "destination": "/etc/passwd", "source": "users", "options": ["bind"] }));
+    assert_eq!(container.output(), "/home/of-bundle\n1");
+}
+
+#[test]
 fn devices_and_links_are_those_of_the_spec() {
     let mut container = Container::new(
         "for d in null zero full random urandom tty fuse; do stat -c '%n %t:%T %a %u' /dev/$d; done; \

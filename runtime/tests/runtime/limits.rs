@@ -3,9 +3,12 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use berth_runtime::Stdio;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use serde_json::json;
+use oci_spec::runtime::Process;
+use serde_json::{Value, json};
 use std::os::fd::AsFd;
+use std::sync::Barrier;
 
 use crate::support::{Container, finish};
 
@@ -14,7 +17,7 @@ fn who_takes_more_memory_than_allowed_is_killed_and_it_is_told() {
     let mut container = Container::new("read line; x=a; while :; do x=$x$x; done");
     container.spec["linux"]["resources"] = json!({ "memory": { "limit": 16 << 20, "swap": 16 << 20 } });
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
-    let spawned = container.create_with(berth_runtime::Stdio { stdin: Some(read), ..Default::default() }).unwrap();
+    let spawned = container.create_with(Stdio { stdin: Some(read), ..Default::default() }).unwrap();
     let cgroup = container.runtime.cgroup(&container.id).unwrap();
     let watch = cgroup.watch_oom().unwrap();
     container.runtime.start(&container.id).unwrap();
@@ -64,6 +67,32 @@ fn processors_are_those_of_the_set() {
     assert!(container.cgroup_folders().iter().any(|folder| folder.starts_with("/sys/fs/cgroup/cpuset")));
     container.runtime.delete(&container.id).unwrap();
     container.assert_gone();
+}
+
+#[test]
+fn of_two_who_change_a_container_at_once_neither_is_lost() {
+    for _ in 0..20 {
+        let container = Container::new("sleep 100");
+        container.running();
+        let mut curious: Process = serde_json::from_value(container.spec["process"].clone()).unwrap();
+        let capabilities = json!({ "bounding": ["CAP_SYS_PTRACE"] });
+        curious.set_args(Some(vec!["true".into()])).set_capabilities(serde_json::from_value(capabilities).unwrap());
+        // Both write to the record: that there is a controller more, and that processes may look into others.
+        let pages = json!({ "hugepageLimits": [{ "pageSize": "2MB", "limit": 0 }] });
+        let pages = serde_json::from_value(pages).unwrap();
+        let both = Barrier::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                both.wait();
+                container.runtime.update(&container.id, &pages).unwrap();
+            });
+            both.wait();
+            finish(&container.runtime.exec(&container.id, &curious, Stdio::default()).unwrap());
+        });
+        let record = fs::read(container.folder().join("state").join(&container.id).join("state.json")).unwrap();
+        let record: Value = serde_json::from_slice(&record).unwrap();
+        assert_eq!((&record["curious"], &record["controllers"]), (&json!(true), &json!(["hugetlb"])));
+    }
 }
 
 #[test]

@@ -61,6 +61,30 @@ fn namespaces_are_joined_by_path() {
     kinds.iter().for_each(|kind| unpin(&folder.path().join(kind.name())).unwrap());
 }
 
+/// As CVE-2016-9962, among the containers of a pod.
+#[test]
+fn a_process_that_joins_is_not_robbed_by_a_neighbour_of_the_container() {
+    let mut curious = Container::new(
+        "while :; do for p in /proc/[0-9]*; do case $(readlink $p/exe) in /bin/*|'') ;; \
+         *) ls -l $p/fd 2> /dev/null | grep -- '-> /sys/fs/cgroup' >> /tmp/seen;; esac; done; done",
+    );
+    for set in ["bounding", "effective", "permitted"] {
+        curious.spec["process"]["capabilities"][set].as_array_mut().unwrap().push(json!("CAP_SYS_PTRACE"));
+    }
+    let init = curious.running();
+    let mut neighbour = Container::new("while :; do sleep 1; done");
+    neighbour.namespace("pid", Some(&format!("/proc/{}/ns/pid", init.pid)));
+    let joined = neighbour.running();
+    // What was seen while it was made is another matter.
+    fs::write(curious.rootfs().join("tmp/seen"), "").unwrap();
+    let codes: Vec<_> = (0..40).map(|_| neighbour.exec("true").0).collect();
+    // A pid namespace ends with its last process.
+    neighbour.runtime.kill(&neighbour.id, 9, false).unwrap();
+    finish(&joined);
+    let seen = fs::read_to_string(curious.rootfs().join("tmp/seen")).unwrap();
+    assert_eq!((seen.as_str(), codes), ("", vec![0; 40]));
+}
+
 #[test]
 fn parameters_are_set_in_the_container_s_namespaces_alone() {
     let machine = || fs::read_to_string("/proc/sys/kernel/shmmni").unwrap();

@@ -1,6 +1,8 @@
 //! Limits of a cgroup, and the control files of either version that they are written to.
 
-use super::{Cgroup, Error, Version, write};
+use std::borrow::Cow;
+
+use super::{Cgroup, Error, Version, read, write};
 
 /// What a cgroup may use; what is absent stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -171,6 +173,8 @@ impl Limits {
 
     fn memory(&self, settings: &mut Vec<Setting>, version: Option<Version>) {
         let (limit, both) = (self.memory_bytes.filter(|&b| b != 0), self.memory_swap_bytes.filter(|&b| b != 0));
+        // No limit of memory is no limit of both, unless somebody says otherwise.
+        let both = both.or(limit.filter(|&limit| limit < 0));
         let reservation = self.memory_reservation_bytes;
         if version == Some(Version::V2) {
             put(settings, "memory", "memory.max", limit.map(max_or));
@@ -184,8 +188,6 @@ impl Limits {
         } else {
             put(settings, "memory", "memory.limit_in_bytes", limit.map(|limit| limit.to_string()));
             put(settings, "memory", "memory.soft_limit_in_bytes", reservation.map(|bytes| bytes.to_string()));
-            // No limit of memory is no limit of both, unless somebody says otherwise.
-            let both = both.or(limit.filter(|&limit| limit < 0));
             put_optional(settings, "memory", "memory.memsw.limit_in_bytes", both.map(|both| both.to_string()));
             put(settings, "memory", "memory.swappiness", self.memory_swappiness.map(|it| it.to_string()));
             let waits = self.oom_waits.map(|waits| u8::from(waits).to_string());
@@ -229,6 +231,7 @@ impl Cgroup {
     /// What the kernel refuses is tried once more after the others: of limits that bound one another (memory and swap,
     /// quota and period) which has to move first depends on the way.
     pub fn set(&self, limits: &Limits) -> Result<(), Error> {
+        let limits = self.with_memory(limits)?;
         let mut refused = Vec::new();
         for setting in limits.settings(|controller| self.folder(controller).map(|(_, version)| version)) {
             let Some((folder, _)) = self.folder(setting.controller) else {
@@ -245,6 +248,20 @@ impl Cgroup {
         refused.iter().try_for_each(|(path, value)| write(path, value))
     }
 
+    /// v2 counts swap apart from memory: a limit of both together stands for the rest beyond the limit of memory, which is
+    /// the one that is there if no other is given.
+    fn with_memory<'a>(&self, limits: &'a Limits) -> Result<Cow<'a, Limits>, Error> {
+        let has = |bytes: Option<i64>| bytes.is_some_and(|bytes| bytes != 0);
+        let Some((folder, Version::V2)) = self.folder("memory") else { return Ok(Cow::Borrowed(limits)) };
+        let is_told = has(limits.memory_bytes) || limits.memory_swap_bytes.is_none_or(|both| both <= 0);
+        if is_told || !folder.join("memory.swap.max").exists() {
+            return Ok(Cow::Borrowed(limits));
+        }
+        let path = folder.join("memory.max");
+        let memory_bytes = Some(read(&path)?.trim().parse().map_err(|_| Error::SwapAlone { path })?);
+        Ok(Cow::Owned(Limits { memory_bytes, ..limits.clone() }))
+    }
+
     /// Writes a value to a file of the unified hierarchy, as the OCI's `unified` map asks.
     pub fn set_unified(&self, file: &str, value: &str) -> Result<(), Error> {
         let folder = self.unified().ok_or_else(|| Error::NoController { controller: "unified".to_owned() })?;
@@ -258,6 +275,9 @@ impl Cgroup {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use super::super::Folder;
     use super::*;
 
     fn check(version: Version, limits: Limits, expected: &[(&str, &str)]) {
@@ -305,10 +325,34 @@ mod tests {
     #[test]
     fn no_limit_is_written_as_each_version_writes_it() {
         let limits = Limits { cpu_quota_us: Some(-1), memory_bytes: Some(-1), pids: Some(-1), ..Limits::default() };
-        check(Version::V2, limits.clone(), &[("cpu.max", "max"), ("memory.max", "max"), ("pids.max", "max")]);
+        let swap = ("memory.swap.max", "max");
+        check(Version::V2, limits.clone(), &[("cpu.max", "max"), ("memory.max", "max"), swap, ("pids.max", "max")]);
         let both = ("memory.memsw.limit_in_bytes", "-1");
         let quota = ("cpu.cfs_quota_us", "-1");
         check(Version::V1, limits, &[quota, ("memory.limit_in_bytes", "-1"), both, ("pids.max", "max")]);
+    }
+
+    #[test]
+    fn swap_is_what_both_may_be_beyond_the_memory_that_is_given_or_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_owned();
+        let controllers = vec!["memory".to_owned()];
+        let in_folder = Folder { root: path.clone(), path: path.clone(), controllers, version: Version::V2 };
+        let cgroup = Cgroup { path: path.clone(), folders: vec![in_folder] };
+        let set = |there: &str, memory_bytes: Option<i64>, both: i64| {
+            fs::write(path.join("memory.max"), there).unwrap();
+            fs::write(path.join("memory.swap.max"), "").unwrap();
+            cgroup.set(&Limits { memory_bytes, memory_swap_bytes: Some(both), ..Limits::default() })?;
+            Ok::<_, Error>(fs::read_to_string(path.join("memory.swap.max")).unwrap())
+        };
+        assert_eq!(set("1000\n", None, 3000).unwrap(), "2000");
+        assert_eq!(set("1000\n", Some(2500), 3000).unwrap(), "500");
+        assert_eq!(set("1000\n", None, -1).unwrap(), "max");
+        assert_eq!(set("max\n", None, -1).unwrap(), "max");
+        assert!(matches!(set("max\n", None, 3000), Err(Error::SwapAlone { .. })));
+        fs::remove_file(path.join("memory.swap.max")).unwrap();
+        let both = Limits { memory_swap_bytes: Some(3000), ..Limits::default() };
+        assert!(cgroup.set(&both).is_ok(), "a kernel that does not count swap limits none");
     }
 
     #[test]

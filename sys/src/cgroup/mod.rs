@@ -7,6 +7,7 @@
 //! | `limits`, `block` | limits and the files they are written to |
 //! | `end` | killing what is inside, removing the folders |
 //! | `freeze` | stopping what is inside, and letting it go on |
+//! | `membership` | which cgroups a process is in |
 //! | [`oom`] | being told of the OOM killer |
 //! | [`device`] | which devices may be used: a list on v1, a BPF program on v2 |
 //!
@@ -19,6 +20,7 @@ mod end;
 mod freeze;
 mod hierarchy;
 mod limits;
+mod membership;
 pub mod oom;
 
 use std::fs::{self, File, OpenOptions};
@@ -30,6 +32,7 @@ use std::path::{Component, Path, PathBuf};
 pub use end::END_DEADLINE;
 pub use hierarchy::{Hierarchies, Version};
 pub use limits::{BlockIo, Device, HugepageLimit, Limits, weight_of_shares};
+pub use membership::Membership;
 
 /// What a thread writes to a door of [`Cgroup::open_doors`] to go in.
 pub const DOOR_KEY: &[u8] = b"0";
@@ -65,6 +68,12 @@ pub enum Error {
         path: PathBuf,
         /// Why not.
         source: io::Error,
+    },
+    /// v2: memory and swap together shall have a limit, and memory has none.
+    #[error("memory and swap together cannot be limited where {path} is no limit")]
+    SwapAlone {
+        /// The file that tells the limit of memory.
+        path: PathBuf,
     },
     /// There are still processes inside.
     #[error("cgroup {path} still has processes after {seconds} s")]

@@ -1,14 +1,19 @@
-//! The OOM killer's work in a cgroup: how often, and a descriptor that tells when.
+//! The OOM killer's work in a cgroup: how often, a descriptor that tells when, and both as one tally of its victims.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use super::{Cgroup, Error, Version, read};
+
+/// When to look again after a notice that came before the count: v1 tells when memory has run out, and counts when the
+/// killer has chosen; v2 tells of more than that.
+const LOOK_AGAIN: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(100), Duration::from_secs(1)];
 
 /// Readable when something about memory changed: then ask [`Cgroup::oom_kill_count`].
 ///
@@ -44,6 +49,61 @@ impl Watch {
             Ok(()) | Err(Errno::EAGAIN) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
+    }
+}
+
+/// The OOM killer's victims in a cgroup, told of once. Readable as a [`Watch`]: then take notice.
+#[derive(Debug)]
+pub struct Tally {
+    cgroup: Cgroup,
+    watch: Watch,
+    told: u64,
+    looks: usize,
+    again: Option<Instant>,
+}
+
+impl Tally {
+    /// Watches a cgroup. Victims that it has already are news to the first look.
+    pub fn begin(cgroup: Cgroup) -> Result<Self, Error> {
+        let watch = cgroup.watch_oom()?;
+        Ok(Self { cgroup, watch, told: 0, looks: 0, again: None })
+    }
+
+    /// After it became readable: whether there are victims that were not told of yet. An error when there is nothing to
+    /// watch any more.
+    pub fn notice(&mut self) -> Result<bool, Error> {
+        self.watch.clear().map_err(Error::file("watch", self.cgroup.path()))?;
+        self.looks = 0;
+        self.look()
+    }
+
+    /// Looks at the count; as [`Self::notice`].
+    pub fn look(&mut self) -> Result<bool, Error> {
+        self.again = None;
+        let count = self.cgroup.oom_kill_count()?;
+        let is_fresh = count > self.told;
+        self.told = count;
+        if !is_fresh {
+            self.again = LOOK_AGAIN.get(self.looks).map(|pause| Instant::now() + *pause);
+            self.looks += 1;
+        }
+        Ok(is_fresh)
+    }
+
+    /// When to look again though it is not readable.
+    pub fn again(&self) -> Option<Instant> {
+        self.again
+    }
+
+    /// Whether there are any victims.
+    pub fn any(&self) -> bool {
+        self.told > 0
+    }
+}
+
+impl AsFd for Tally {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.watch.as_fd()
     }
 }
 

@@ -20,6 +20,8 @@ pub(crate) const WAIT: &str = "trap 'exit 7' TERM; echo ready > /there; while :;
 pub(crate) struct Bundle {
     folder: TempDir,
     pub(crate) config: Value,
+    /// Whether the runtime sees a machine with the unified hierarchy alone.
+    pub(crate) unified: bool,
     cgroup: String,
 }
 
@@ -60,7 +62,7 @@ impl Bundle {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let cgroup = format!("berth-verbs-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let folder = tempfile::Builder::new().prefix("verbs").tempdir().unwrap();
-        let mut this = Self { folder, config: Value::Null, cgroup };
+        let mut this = Self { folder, config: Value::Null, unified: false, cgroup };
         this.runtime(&["spec", "--bundle", this.path("").to_str().unwrap()]).ok();
         for name in ["bin", "proc", "sys", "dev", "tmp", "etc"] {
             fs::create_dir_all(this.path("rootfs").join(name)).unwrap();
@@ -92,7 +94,12 @@ impl Bundle {
     /// A call of the runtime, in the bundle's folder.
     pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new("timeout");
-        command.args(["--kill-after=5", "60"]).arg(runtime()).arg("--root").arg(self.path("state")).args(words);
+        command.args(["--kill-after=5", "60"]);
+        if self.unified {
+            let mount = "umount -l /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && exec \"$@\"";
+            command.args(["unshare", "--mount", "sh", "-c", mount, "sh"]);
+        }
+        command.arg(runtime()).arg("--root").arg(self.path("state")).args(words);
         command.current_dir(self.folder.path()).stdin(Stdio::null());
         command
     }
@@ -128,6 +135,12 @@ impl Bundle {
         this
     }
 
+    /// The folders of the containers' cgroup that exist.
+    pub(crate) fn cgroups(&self) -> Vec<PathBuf> {
+        let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+        hierarchies.map(|it| it.path().join(&self.cgroup)).filter(|folder| exists(folder)).collect()
+    }
+
     pub(crate) fn state(&self, id: &str) -> Value {
         serde_json::from_str(&self.runtime(&["state", id]).ok()).unwrap()
     }
@@ -152,9 +165,7 @@ impl Drop for Bundle {
             let _ = self.runtime(&["resume", id]);
             let _ = self.runtime(&["delete", "--force", id]);
         }
-        for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-            let _ = fs::remove_dir(hierarchy.path().join(&self.cgroup));
-        }
+        self.cgroups().iter().for_each(|folder| drop(fs::remove_dir(folder)));
     }
 }
 

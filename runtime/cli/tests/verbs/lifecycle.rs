@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use crate::bundle::{Bundle, WAIT, eventually, exists, is_runc};
+use serde_json::json;
+
+use crate::bundle::{Bundle, Ended, WAIT, eventually, exists, is_runc};
 
 #[test]
 fn a_container_is_created_started_ended_and_deleted() {
@@ -65,6 +67,45 @@ fn deletion_is_forced_or_refused() {
 }
 
 #[test]
+fn a_container_whose_record_is_broken_can_be_deleted_by_force() {
+    if is_runc() {
+        return;
+    }
+    let breaks: [(&dyn Fn(String) -> String, &str); 3] = [
+        (&|text| text.replace("\"created\":\"", "\"created\":\"never "), "created: "),
+        (&|text| text.split_once("\"namespaces\"").unwrap().0.to_owned(), "state.json: EOF"),
+        (&|_| "x".to_owned(), "state.json: expected value"),
+    ];
+    for (number, (change, field)) in breaks.into_iter().enumerate() {
+        let bundle = Bundle::running(WAIT);
+        let pid = bundle.state("a")["pid"].as_i64().unwrap();
+        let path = bundle.path("state/a/state.json");
+        fs::write(&path, change(fs::read_to_string(&path).unwrap())).unwrap();
+        for verb in [&["delete", "a"][..], &["state", "a"], &["kill", "a"], &["update", "--memory", "64M", "a"]] {
+            let ended = bundle.runtime(verb);
+            ended.failed(1, &format!("cannot understand {}: {field}", path.display()));
+        }
+        let ended = bundle.runtime(&["delete", "--force", "a"]);
+        assert!(ended.code == 0 && ended.err.contains(field), "{ended:?}");
+        assert!(!exists(&bundle.path("state/a")));
+        let is_told = number < 2;
+        assert_eq!(bundle.cgroups().is_empty(), is_told, "{field}");
+        if is_told {
+            eventually("it is dead", || berth_sys::proc::stat(pid as i32).map_or(true, |stat| stat.is_dead()));
+        } else {
+            let pidfd = berth_sys::process::pidfd_open(pid as i32).unwrap();
+            berth_sys::process::pidfd_send_signal(&pidfd, nix::libc::SIGKILL).unwrap();
+            eventually("nobody is left", || {
+                bundle
+                    .cgroups()
+                    .iter()
+                    .all(|folder| fs::read_to_string(folder.join("cgroup.procs")).is_ok_and(|inside| inside.is_empty()))
+            });
+        }
+    }
+}
+
+#[test]
 fn run_is_all_of_it() {
     let bundle = Bundle::of("echo out; echo err >&2; exit 3");
     let ended = bundle.runtime(&["run", "a"]);
@@ -101,6 +142,35 @@ fn a_container_is_paused_and_resumed() {
     bundle.runtime(&["pause", "a"]).ok();
     bundle.runtime(&["kill", "a", "KILL"]).ok();
     eventually("the frozen dies", || matches!(bundle.state("a")["status"].as_str(), Some("stopped")));
+}
+
+#[test]
+fn devices_are_denied_and_allowed_while_it_runs() {
+    if is_runc() {
+        return;
+    }
+    for unified in [false, true] {
+        let mut bundle = Bundle::of(WAIT);
+        bundle.unified = unified;
+        bundle.config["linux"]["devices"] = json!([{ "path": "/dev/there", "type": "c", "major": 10, "minor": 229 }]);
+        let rules = |allow: bool| {
+            let fuse = json!({ "allow": allow, "type": "c", "major": 10, "minor": 229, "access": "rw" });
+            json!([{ "allow": false, "access": "rwm" }, fuse])
+        };
+        bundle.config["linux"]["resources"]["devices"] = rules(true);
+        bundle.save();
+        bundle.create(&["a"]).ok();
+        bundle.runtime(&["start", "a"]).ok();
+        for allow in [true, false, true, false] {
+            fs::write(bundle.path("limits.json"), json!({ "devices": rules(allow) }).to_string()).unwrap();
+            let open = || bundle.runtime(&["exec", "a", "sh", "-c", ": < /dev/there"]);
+            // What denies it is the cgroup: whether there is such a device is nobody's concern.
+            let denied = |ended: &Ended| ended.err.contains("Operation not permitted");
+            bundle.runtime(&["update", "--resources", "limits.json", "a"]).ok();
+            assert_eq!(denied(&open()), !allow, "{unified}, {:?}", open());
+            bundle.runtime(&["exec", "a", "sh", "-c", ": < /dev/null"]).ok();
+        }
+    }
 }
 
 #[test]
