@@ -137,6 +137,7 @@ pub(crate) fn init(
     // What /proc of the machine is needed for, while the process still is the machine's root.
     let mut setup = identity::score(process);
     setup.extend(schedule::labels(process, Proc::Machine));
+    setup.extend(joined.before_users);
     if users.is_own() {
         setup.push(Step::BecomeRoot { mapped: matches!(users, UserNamespace::New(_)) });
     }
