@@ -39,11 +39,21 @@ fn each_option_changes_one_limit_and_leaves_the_others() {
     check(&["--cpu-quota", "20000"], "cpu", ("cpu.cfs_quota_us", "20000"), ("cpu.max", "20000 100000"));
     check(&["--cpu-period", "50000"], "cpu", ("cpu.cfs_period_us", "50000"), ("cpu.max", "20000 50000"));
     check(&["--cpuset-cpus", "0"], "cpuset", ("cpuset.cpus", "0"), ("cpuset.cpus", "0"));
+    check(&["--cpuset-mems", "0"], "cpuset", ("cpuset.mems", "0"), ("cpuset.mems", "0"));
+    if !lacks("runc < 1.2 | crun < 1.9", "no burst, no idle") {
+        check(&["--cpu-burst", "5000"], "cpu", ("cpu.cfs_burst_us", "5000"), ("cpu.max.burst", "5000"));
+        check(&["--cpu-idle", "1"], "cpu", ("cpu.idle", "1"), ("cpu.idle", "1"));
+        check(&["--cpu-idle", "0"], "cpu", ("cpu.idle", "0"), ("cpu.idle", "0"));
+    }
     let (v1, v2) = pids("17");
     check(&["--pids-limit", "17"], "pids", v1, v2);
     assert_eq!(cgroup.read("memory", memory("").0.0, memory("").1.0), "50331648", "still the one of before");
     let (v1, v2) = memory("67108864");
     check(&["--memory", "67108864", "--memory-swap", "67108864"], "memory", v1, v2);
+    if !lacks("crun", "sizes are numbers alone") {
+        let (v1, v2) = memory("41943040");
+        check(&["--memory", "40M"], "memory", v1, v2);
+    }
 }
 
 #[test]
