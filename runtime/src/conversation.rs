@@ -136,9 +136,14 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// What the process waits for is done. If it has failed meanwhile, it has said so.
+    /// What the process waits for is done. If it has failed meanwhile, it has said so; one that cannot be told would wait
+    /// in vain, and so would its maker.
     pub(crate) fn go_on(&self) {
-        let _ = sync::send(&self.socket, Message::GoOn);
+        if sync::send(&self.socket, Message::GoOn).is_err()
+            && let Some(child) = &self.child
+        {
+            let _ = pidfd_send_signal(&child.pidfd, nix::libc::SIGKILL);
+        }
     }
 
     fn release(mut self) -> Result<Spawned, Error> {

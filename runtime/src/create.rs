@@ -89,7 +89,7 @@ impl Runtime {
             Making::Before => cgroup.apply()?,
             Making::Meanwhile => cgroup.cgroup.make_unified().map_err(Error::from)?,
         }
-        let plan = plan::init(&spec, (&record.bundle, &record.rootfs), (&cgroup, making), filter, launch)?;
+        let plan = plan::init((&spec, id), (&record.bundle, &record.rootfs), (&cgroup, making), filter, launch)?;
         let mut child = Conversation::begin(&plan, &cgroup.cgroup, start(&folder.start_socket())?)?;
         if making == Making::Meanwhile {
             cgroup.apply()?;

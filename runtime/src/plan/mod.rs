@@ -121,7 +121,7 @@ pub(crate) fn when_cgroup_is_made(spec: &Spec) -> Result<Making, Error> {
 
 /// The plan of a container's first process.
 pub(crate) fn init(
-    spec: &Spec,
+    (spec, id): (&Spec, &str),
     (bundle, rootfs): (&Path, &Path),
     (cgroup, making): (&CgroupPlan, Making),
     filter: Option<Filter>,
@@ -138,10 +138,11 @@ pub(crate) fn init(
     // What /proc of the machine is needed for, while the process still is the machine's root.
     let mut setup = identity::score(process);
     setup.extend(schedule::labels(process, Proc::Machine));
+    setup.extend(joined.before_users);
     if users.is_own() {
         setup.push(Step::BecomeRoot { mapped: matches!(users, UserNamespace::New(_)) });
     }
-    setup.extend(launch.new_keyring.then(|| Step::Keyring(keyring_name(spec))));
+    setup.extend(launch.new_keyring.then(|| Step::Keyring(keyring_name(id))));
     setup.extend(joined.steps);
     // Hooks look for the container by the cgroup of its process. Without them it is entered last: what it costs to make
     // the container is not charged to it.
@@ -317,9 +318,8 @@ fn opened(stdio: Stdio) -> Result<[OwnedFd; 3], Error> {
 }
 
 /// As runc names them, by the container.
-fn keyring_name(spec: &Spec) -> std::ffi::CString {
-    let name = spec.hostname().as_deref().unwrap_or("container");
-    std::ffi::CString::new(format!("_ses.{name}")).unwrap_or_default()
+fn keyring_name(id: &str) -> std::ffi::CString {
+    std::ffi::CString::new(format!("_ses.{id}")).unwrap_or_default()
 }
 
 fn folder(process: &Process) -> Result<Target, Error> {

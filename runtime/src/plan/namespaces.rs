@@ -22,6 +22,8 @@ pub(super) struct Namespaces {
     pub(super) pid_namespace: Option<OwnedFd>,
     /// With a user namespace in play, the others have to be entered while the process still is the machine's root.
     pub(super) entered_before: Vec<(CloneFlags, OwnedFd)>,
+    /// What only the machine's root can write, whom the process is until it is that of a user namespace.
+    pub(super) before_users: Option<Step>,
     pub(super) steps: Vec<Step>,
     /// What makes no sense before the process is in its cgroup.
     pub(super) after_cgroup: Option<Step>,
@@ -35,6 +37,7 @@ pub(super) fn plan(spec: &Spec, linux: &Linux, users: &UserNamespace) -> Result<
         born_into: CloneFlags::empty(),
         pid_namespace: None,
         entered_before: Vec::new(),
+        before_users: None,
         steps: Vec::new(),
         after_cgroup: None,
     };
@@ -47,7 +50,9 @@ pub(super) fn plan(spec: &Spec, linux: &Linux, users: &UserNamespace) -> Result<
             // Its root is where the process is when it is made.
             (Kind::Cgroup, None) => plan.after_cgroup = Some(Step::NewCgroupNamespace),
             // Its clocks are set before somebody is in it.
-            (Kind::Time, None) => plan.steps.push(Step::NewTimeNamespace { offsets: inside.offsets.clone() }),
+            (Kind::Time, None) => {
+                plan.before_users = Some(Step::NewTimeNamespace { offsets: inside.offsets.clone() });
+            }
             (Kind::Net, None) => {
                 plan.born_into |= kind.flag();
                 plan.steps.push(Step::Loopback);

@@ -296,8 +296,9 @@ impl Container {
         assert!(!self.folder.path().join("state").join(&self.id).exists(), "state is left");
         assert_eq!(self.cgroup().folders(), Vec::<PathBuf>::new(), "a control group is left");
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let rootfs = self.rootfs();
-        assert!(!mounts.contains(rootfs.to_str().unwrap()), "a mount is left");
+        // The root may be another's.
+        let root = self.bundle().join(self.spec["root"]["path"].as_str().unwrap_or_default());
+        assert!(!mounts.contains(root.to_str().unwrap()), "a mount is left");
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
@@ -105,6 +107,33 @@ impl Mounted {
 impl Drop for Mounted {
     fn drop(&mut self) {
         let _ = umount2(&self.path, MntFlags::MNT_DETACH);
+    }
+}
+
+/// A network device of the machine, one end of a pair that is gone with this.
+#[derive(Debug)]
+pub struct NetDevice {
+    /// Its name.
+    pub name: String,
+}
+
+impl NetDevice {
+    /// A new device; none, and the test says so, if the machine has no such pairs.
+    pub fn new() -> Option<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        // A device's name has no more than 15 bytes.
+        let own = std::process::id() % 1_000_000;
+        let name = format!("st{own}n{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let peer = format!("{name}p");
+        let made = Command::new("ip").args(["link", "add", &name, "type", "veth", "peer", "name", &peer]).output();
+        let made = made.is_ok_and(|output| output.status.success());
+        (!misses(!made, "ip(8), or pairs of network devices in the kernel")).then_some(Self { name })
+    }
+}
+
+impl Drop for NetDevice {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["link", "del", &format!("{}p", self.name)]).output();
     }
 }
 

@@ -202,3 +202,40 @@ fn an_image_is_made_of_a_container() {
     podman.podman(&["commit", "--quiet", "box", "made"]).ok();
     podman.run(&["--rm", "made", "ls", "/made"]).ok();
 }
+
+#[test]
+fn a_container_is_made_first_and_begun_later_and_again() {
+    let podman = Podman::new();
+    let parent = format!("--cgroup-parent=/{}", podman.cgroup());
+    let program = "echo begun; exit 4";
+    podman.podman(&["create", "--network=none", &parent, "--name=box", "busybox", "sh", "-c", program]).ok();
+    podman.podman(&["init", "box"]).ok();
+    assert_eq!(podman.status("box"), "initialized");
+    assert_eq!(podman.podman(&["start", "--attach", "box"]).failed_with(4).out, "begun\n");
+    podman.podman(&["restart", "box"]).ok();
+    eventually("it ran twice", || podman.logs_of("box", "begun\nbegun\n"));
+    let last = podman.podman(&["logs", "--tail=1", "box"]).ok();
+    assert_eq!(last, "begun\n");
+}
+
+#[test]
+fn what_runs_is_shown_changed_and_joined() {
+    let podman = Podman::new();
+    podman.run_waiting(&["--env=A=b"]);
+    let shown = podman.podman(&["top", "box", "pid", "args"]).ok();
+    assert!(shown.lines().any(|line| line.trim_start().starts_with("1 ") && line.contains("trap")), "{shown}");
+    podman.podman(&["update", "--cpus=0.25", "--memory=48m", "--memory-swap=48m", "box"]).ok();
+    let read = |path: &str| podman.podman(&["exec", "box", "cat", &format!("/sys/fs/cgroup/{path}")]).ok();
+    assert_eq!(
+        (read("cpu/cpu.cfs_quota_us"), read("memory/memory.limit_in_bytes")),
+        ("25000\n".into(), "50331648\n".into())
+    );
+    let flags = ["exec", "--env=C=d", "--workdir=/tmp", "box", "sh", "-c", "echo $A $C; pwd; exit 6"];
+    assert_eq!(podman.podman(&flags).failed_with(6).out, "b d\n/tmp\n");
+    podman.podman(&["exec", "box", "nosuch"]).failed_with(127);
+    podman.podman(&["exec", "--detach", "box", "touch", "/tmp/made"]).ok();
+    eventually("what was left to itself has run", || match podman.podman(&["exec", "box", "ls", "/tmp/made"]).code {
+        0 => Ok(()),
+        code => Err(code),
+    });
+}

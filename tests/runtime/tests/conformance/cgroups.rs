@@ -198,6 +198,27 @@ fn huge_pages_are_limited() {
 }
 
 #[test]
+fn remote_memory_is_limited() {
+    let mut devices = fs::read_dir("/sys/class/infiniband").into_iter().flatten().flatten();
+    let device = devices.next().map(|device| device.file_name().to_string_lossy().into_owned());
+    if misses(device.is_none(), "a device for remote memory") {
+        return;
+    }
+    let device = device.unwrap();
+    let limits = json!({ "rdma": { &device: { "hcaHandles": 3, "hcaObjects": 100 } } });
+    let expected = format!("{device} hca_handle=3 hca_object=100");
+    check(limits, "rdma", ("rdma.max", &expected), ("rdma.max", &expected));
+}
+
+#[test]
+fn packets_have_their_class() {
+    if misses(!std::path::Path::new("/sys/fs/cgroup/net_cls").exists(), "a hierarchy of classes of packets") {
+        return;
+    }
+    check(json!({ "network": { "classID": 1_048_577 } }), "net_cls", ("net_cls.classid", "1048577"), ("", ""));
+}
+
+#[test]
 fn files_of_the_second_version_are_written_by_name() {
     if misses(layout() != Layout::Unified, "control groups of version 2 alone") {
         return;

@@ -142,6 +142,35 @@ fn spec_writes_a_configuration_that_runs_and_never_over_another() {
 }
 
 #[test]
+fn spec_for_who_is_not_root_has_users_of_its_own() {
+    let container = Container::new("");
+    container.call(&["spec", "--rootless"]).finish().ok();
+    let spec: Value = serde_json::from_slice(&fs::read(container.folder().join("config.json")).unwrap()).unwrap();
+    let kinds: Vec<_> = spec["linux"]["namespaces"].as_array().unwrap().iter().map(|it| &it["type"]).collect();
+    assert!(kinds.contains(&&"user".into()) && !kinds.contains(&&"network".into()), "{spec}");
+    for mappings in ["uidMappings", "gidMappings"] {
+        assert_eq!(spec["linux"][mappings], serde_json::json!([{ "containerID": 0, "hostID": 0, "size": 1 }]));
+    }
+    assert!(spec["linux"]["resources"].is_null(), "{spec}");
+    let binds = spec["mounts"].as_array().unwrap().iter().filter(|mount| mount["source"] == "/sys");
+    assert_eq!(binds.count(), 1, "{spec}");
+}
+
+#[test]
+fn the_session_keyring_is_a_new_one_unless_the_caller_s_shall_be_kept() {
+    let keyring = |options: &[&str]| {
+        let container =
+            Container::new("cat /proc/keys").with(|spec| spec["linux"]["maskedPaths"] = serde_json::json!([]));
+        container.create_by(container.create_call(options)).ok();
+        container.start();
+        container.wait();
+        container.out().contains(&format!("_ses.{}", container.id))
+    };
+    assert!(keyring(&[]));
+    assert!(!keyring(&["--no-new-keyring"]));
+}
+
+#[test]
 fn events_tell_what_a_container_uses() {
     if lacks("crun", "no events command") {
         return;

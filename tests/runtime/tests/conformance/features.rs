@@ -101,4 +101,10 @@ fn newer_parts_of_the_specification_are_told() {
     has(&features["linux"]["seccomp"]["knownFlags"], &["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"]);
     has(&features["linux"]["seccomp"]["supportedFlags"], &["SECCOMP_FILTER_FLAG_LOG"]);
     assert!(features["linux"]["intelRdt"]["enabled"].is_boolean(), "{features}");
+    if lacks("runc < 1.4 | crun < 1.24", "knows nothing of version 1.3") {
+        return;
+    }
+    assert_eq!(features["linux"]["netDevices"]["enabled"], true);
+    has(&features["linux"]["memoryPolicy"]["modes"], &["MPOL_BIND", "MPOL_INTERLEAVE", "MPOL_PREFERRED_MANY"]);
+    has(&features["linux"]["memoryPolicy"]["flags"], &["MPOL_F_STATIC_NODES"]);
 }

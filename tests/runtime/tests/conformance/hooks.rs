@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use berth_runtime_tests::machine::{Layout, layout};
 use berth_runtime_tests::report::Report;
 use berth_runtime_tests::{Container, lacks, until};
 use serde_json::{Value, json};
@@ -301,6 +302,37 @@ fn a_hook_can_work_on_the_container_s_network() {
         spec["hooks"]["createRuntime"] = json!([hook(script)]);
     });
     assert_eq!(container.output(), "1234");
+}
+
+#[test]
+fn hooks_before_the_mounts_find_the_process_in_its_control_group() {
+    let mut container = Container::sleeper();
+    let log = shared(&mut container);
+    for kind in &KINDS[..2] {
+        let script = format!(
+            "pid=$(sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/'); cat /proc/$pid/cgroup > {0}/{kind}; \
+             grep -lx $pid $(find /sys/fs/cgroup -path '*/{1}/cgroup.procs') > {0}/{kind}-in",
+            log.display(),
+            container.id,
+        );
+        container.spec["hooks"][kind] = json!([hook(&script)]);
+    }
+    container.create();
+    let own = format!("/{}", container.id);
+    for kind in &KINDS[..2] {
+        for controller in ["memory", "pids", "devices", "freezer"] {
+            let text = read(&log, kind);
+            let mut lines = text.lines().filter(|line| {
+                line.split(':').nth(1).is_some_and(|list| {
+                    list.split(',').any(|name| name == controller) || list.is_empty() && layout() == Layout::Unified
+                })
+            });
+            assert!(lines.next().is_some_and(|line| line.ends_with(&own)), "{kind}: {controller}: {text}");
+            let procs = container.cgroup().folder(controller).join("cgroup.procs");
+            let lists = read(&log, &format!("{kind}-in"));
+            assert!(lists.lines().any(|line| line == procs.to_str().unwrap()), "{kind}: {controller}: {lists}");
+        }
+    }
 }
 
 #[test]

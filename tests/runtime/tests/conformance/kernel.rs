@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use berth_runtime_tests::machine::misses;
+use berth_runtime_tests::machine::{NetDevice, misses};
 use berth_runtime_tests::{Container, lacks};
 use serde_json::json;
 
@@ -54,37 +54,19 @@ fn the_memory_policy_is_set() {
     }
 }
 
-/// A network device of the machine, one end of a pair that is gone with this.
-struct Device(String);
-
-impl Device {
-    fn new(name: String) -> Option<Self> {
-        let peer = format!("{name}p");
-        let made = Command::new("ip").args(["link", "add", &name, "type", "veth", "peer", "name", &peer]).output();
-        let made = made.is_ok_and(|output| output.status.success());
-        (!misses(!made, "ip(8), or pairs of network devices in the kernel")).then_some(Self(name))
-    }
-}
-
-impl Drop for Device {
-    fn drop(&mut self) {
-        let _ = Command::new("ip").args(["link", "del", &self.0]).output();
-    }
-}
-
 #[test]
 fn a_network_device_is_moved_into_the_container_with_its_addresses() {
     if lacks("runc < 1.4 | crun < 1.22", "no network devices") {
         return;
     }
-    let Some(device) = Device::new(format!("suite{}", std::process::id() % 1_000_000)) else { return };
-    assert!(Command::new("ip").args(["addr", "add", "192.0.2.7/24", "dev", &device.0]).status().unwrap().success());
+    let Some(device) = NetDevice::new() else { return };
+    assert!(Command::new("ip").args(["addr", "add", "192.0.2.7/24", "dev", &device.name]).status().unwrap().success());
     let container = Container::new("ip -o addr show dev inner; exec sleep 1000").with(|spec| {
-        spec["linux"]["netDevices"] = json!({ &device.0: { "name": "inner" } });
+        spec["linux"]["netDevices"] = json!({ &device.name: { "name": "inner" } });
     });
     let container = container.running();
     berth_runtime_tests::until("it has looked", || container.out().contains("192.0.2.7/24"));
-    assert!(!Path::new("/sys/class/net").join(&device.0).exists());
+    assert!(!Path::new("/sys/class/net").join(&device.name).exists());
     container.delete();
 }
 
@@ -97,11 +79,11 @@ fn a_network_device_that_is_missing_or_has_nowhere_to_go_is_refused() {
     let container = Container::new("true").with(|spec| spec["linux"]["netDevices"] = devices("nosuchdevice"));
     container.try_create().refused();
     container.assert_gone();
-    let Some(device) = Device::new(format!("suitf{}", std::process::id() % 1_000_000)) else { return };
-    let mut container = Container::new("true").with(|spec| spec["linux"]["netDevices"] = devices(&device.0));
+    let Some(device) = NetDevice::new() else { return };
+    let mut container = Container::new("true").with(|spec| spec["linux"]["netDevices"] = devices(&device.name));
     container.namespace("network", None);
     container.try_create().refused();
-    assert!(Path::new("/sys/class/net").join(&device.0).exists());
+    assert!(Path::new("/sys/class/net").join(&device.name).exists());
 }
 
 #[test]

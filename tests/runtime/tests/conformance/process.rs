@@ -227,11 +227,32 @@ fn the_scheduler_is_set() {
     check(json!({ "policy": "SCHED_OTHER", "nice": 7 }), "0", "7", "0");
     check(json!({ "policy": "SCHED_BATCH", "nice": 3 }), "3", "3", "0");
     check(json!({ "policy": "SCHED_IDLE" }), "5", "0", "0");
+    let times =
+        json!({ "policy": "SCHED_DEADLINE", "runtime": 1_000_000, "deadline": 9_000_000, "period": 10_000_000 });
+    check(times, "6", "0", "0");
     // SCHED_RESET_ON_FORK leaves no other trace than that the flag is accepted.
     check(json!({ "policy": "SCHED_BATCH", "nice": 1, "flags": ["SCHED_FLAG_RESET_ON_FORK"] }), "3", "1", "0");
     for policy in ["SCHED_NONSENSE", ""] {
         let container = Container::new("").with(|spec| spec["process"]["scheduler"] = json!({ "policy": policy }));
         container.try_create().refused();
+    }
+}
+
+#[test]
+fn what_runs_in_real_time_has_its_share_of_that_first() {
+    if lacks("runc < 1.2 | crun < 1.9", "the scheduler is not set") {
+        return;
+    }
+    for (policy, number) in [("SCHED_FIFO", "1"), ("SCHED_RR", "2")] {
+        let mut container = Container::probe();
+        container.spec["process"]["scheduler"] = json!({ "policy": policy, "priority": 7 });
+        // Some kernels have shares of it, and none for a new group.
+        if container.cgroup().folder("cpu").with_file_name("cpu.rt_runtime_us").exists() {
+            container.spec["linux"]["resources"]["cpu"] =
+                json!({ "realtimePeriod": 1_000_000, "realtimeRuntime": 10_000 });
+        }
+        let seen = container.seen();
+        assert_eq!((seen.stat(41), seen.stat(40)), (number, "7"), "{policy}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! config-linux.md: seccomp: actions, conditions, architectures, flags, and a listener's notifications.
 
 use berth_runtime_tests::call::Outcome;
+use berth_runtime_tests::machine::misses;
 use berth_runtime_tests::socket::{Socket, wait_readable};
 use berth_runtime_tests::{Container, lacks};
 use serde_json::{Value, json};
@@ -238,6 +239,82 @@ fn a_listener_is_handed_over_with_the_state_and_answers_for_the_kernel() {
     drop(descriptors);
     assert_eq!(container.wait(), 1);
     assert!(container.err().contains("not implemented"), "{}", container.err());
+}
+
+#[test]
+fn a_process_that_joins_has_a_listener_of_its_own() {
+    let mut container = Container::sleeper();
+    let socket = Socket::listen(container.folder(), "listener");
+    let mut filter = filter(&json!([{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY" }]));
+    filter["listenerPath"] = json!(socket.name());
+    container.spec["linux"]["seccomp"] = filter;
+    container.create();
+    let start = container.call(&["start", &container.id]).begin();
+    let first = socket.receive();
+    start.wait().ok();
+    let call = container.exec_call(&[], &["mkdir", "/tmp/x"]).begin();
+    let (text, descriptors) = socket.receive();
+    let told: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    assert_eq!((&told["state"]["id"], &told["state"]["status"]), (&json!(container.id), &json!("running")), "{told}");
+    assert!(told["pid"].is_number() && told["pid"] != container.pid(), "{told}");
+    wait_readable(&descriptors[0], "no notification");
+    drop(descriptors);
+    let outcome = call.wait();
+    assert!(outcome.code == 1 && outcome.err.contains("not implemented"), "{outcome:?}");
+    drop(first);
+}
+
+/// A program for 32 bits that makes the folder `/tmp/x` and exits with the error's number.
+fn program_of_another_architecture() -> Vec<u8> {
+    const BASE: u32 = 0x0040_0000;
+    const HEADERS: u32 = 52 + 32;
+    let code = [
+        // mkdir(path, 0700); exit(-result)
+        [0xb8, 39, 0, 0, 0].as_slice(),
+        &[0xbb],
+        &(BASE + HEADERS + 30).to_le_bytes(),
+        &[0xb9, 0xc0, 1, 0, 0],
+        &[0xcd, 0x80],
+        &[0xf7, 0xd8, 0x89, 0xc3],
+        &[0xb8, 1, 0, 0, 0],
+        &[0xcd, 0x80, 0xf4, 0xf4],
+        b"/tmp/x\0",
+    ]
+    .concat();
+    let size = HEADERS + code.len() as u32;
+    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>();
+    [
+        // elf(5): 32 bits, little-endian, an executable for the 80386, one program header.
+        b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x03\0".to_vec(),
+        words(&[1, BASE + HEADERS, 52, 0, 0]),
+        [52_u16, 32, 1, 0, 0, 0].iter().flat_map(|half| half.to_le_bytes()).collect(),
+        words(&[1, 0, BASE, BASE, size, size, 5, 0x1000]),
+        code,
+    ]
+    .concat()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_filter_holds_for_the_architectures_that_it_names_and_others_are_killed() {
+    let run = |architectures: &[&str]| {
+        let container = Container::new("/bin/other; echo $?").with(|spec| {
+            let mut filter = filter(&json!([{ "names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95 }]));
+            filter["architectures"] = json!(architectures);
+            if !architectures.is_empty() {
+                spec["linux"]["seccomp"] = filter;
+            }
+        });
+        let other = container.rootfs().join("bin/other");
+        std::fs::write(&other, program_of_another_architecture()).unwrap();
+        std::fs::set_permissions(&other, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        container.run().out
+    };
+    if misses(run(&[]) != "0\n", "programs for 32 bits") {
+        return;
+    }
+    assert_eq!(run(&["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"]), "95\n");
+    assert_eq!(run(&["SCMP_ARCH_X86_64"]), "159\n");
 }
 
 #[test]

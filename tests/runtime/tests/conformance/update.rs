@@ -39,11 +39,21 @@ fn each_option_changes_one_limit_and_leaves_the_others() {
     check(&["--cpu-quota", "20000"], "cpu", ("cpu.cfs_quota_us", "20000"), ("cpu.max", "20000 100000"));
     check(&["--cpu-period", "50000"], "cpu", ("cpu.cfs_period_us", "50000"), ("cpu.max", "20000 50000"));
     check(&["--cpuset-cpus", "0"], "cpuset", ("cpuset.cpus", "0"), ("cpuset.cpus", "0"));
+    check(&["--cpuset-mems", "0"], "cpuset", ("cpuset.mems", "0"), ("cpuset.mems", "0"));
+    if !lacks("runc < 1.2 | crun < 1.9", "no burst, no idle") {
+        check(&["--cpu-burst", "5000"], "cpu", ("cpu.cfs_burst_us", "5000"), ("cpu.max.burst", "5000"));
+        check(&["--cpu-idle", "1"], "cpu", ("cpu.idle", "1"), ("cpu.idle", "1"));
+        check(&["--cpu-idle", "0"], "cpu", ("cpu.idle", "0"), ("cpu.idle", "0"));
+    }
     let (v1, v2) = pids("17");
     check(&["--pids-limit", "17"], "pids", v1, v2);
     assert_eq!(cgroup.read("memory", memory("").0.0, memory("").1.0), "50331648", "still the one of before");
     let (v1, v2) = memory("67108864");
     check(&["--memory", "67108864", "--memory-swap", "67108864"], "memory", v1, v2);
+    if !lacks("crun", "sizes are numbers alone") {
+        let (v1, v2) = memory("41943040");
+        check(&["--memory", "40M"], "memory", v1, v2);
+    }
 }
 
 #[test]
@@ -166,4 +176,51 @@ fn a_paused_container_dies_of_kill() {
         container.verb("resume").ok();
     }
     assert_eq!(container.wait(), 137);
+}
+
+/// Freezes a group by the kernel's own file, as somebody might who is not the runtime.
+fn freeze(folder: &std::path::Path) {
+    let v1 = folder.join("freezer.state");
+    if v1.exists() {
+        fs::write(&v1, "FROZEN").unwrap();
+        until("it is frozen", || fs::read_to_string(&v1).unwrap() == "FROZEN\n");
+    } else {
+        fs::write(folder.join("cgroup.freeze"), "1").unwrap();
+        let events = folder.join("cgroup.events");
+        until("it is frozen", || fs::read_to_string(&events).unwrap().contains("frozen 1"));
+    }
+}
+
+#[test]
+fn a_container_that_somebody_else_froze_is_paused_and_can_be_killed() {
+    let container = Container::sleeper().running();
+    freeze(&container.cgroup().folder("freezer"));
+    if layout() == Layout::Hybrid {
+        // Of two hierarchies that can, one froze it: the other does not know.
+        let unified = fs::read_to_string(container.cgroup().folder("unified").join("cgroup.freeze")).unwrap();
+        assert_eq!(unified, "0\n");
+    }
+    assert_eq!(container.status(), "paused");
+    container.kill("KILL").ok();
+    if lacks("crun", "dies only when it is resumed") {
+        container.verb("resume").ok();
+    }
+    assert_eq!(container.wait(), 137);
+    container.delete();
+}
+
+#[test]
+fn a_group_that_a_container_froze_in_its_own_is_no_shelter() {
+    if lacks("runc | crun", "what is frozen below outlives the container") {
+        return;
+    }
+    let container = Container::new("sleep 1000 & echo $!; wait").running();
+    until("it has a child", || container.cgroup().processes().len() == 2);
+    let folder = container.cgroup().folder("freezer").join("below");
+    fs::create_dir(&folder).unwrap();
+    let child = *container.cgroup().processes().iter().find(|pid| **pid != container.pid()).unwrap();
+    fs::write(folder.join("cgroup.procs"), child.to_string()).unwrap();
+    freeze(&folder);
+    container.delete();
+    until("it is dead", || !berth_runtime_tests::container::is_alive(child));
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
 
+use berth_runtime_tests::machine::misses;
 use berth_runtime_tests::{Container, lacks};
 use serde_json::{Value, json};
 
@@ -83,6 +84,21 @@ fn sysctls_of_its_own_namespaces_can_be_set() {
         spec["linux"]["sysctl"] = json!({ "net.ipv4.ip_unprivileged_port_start": "81", "kernel.msgmax": "4321" });
     });
     assert_eq!(container.output(), "81\n4321");
+}
+
+#[test]
+fn clocks_of_its_own_time_namespace_can_be_set() {
+    if misses(!std::path::Path::new("/proc/self/timens_offsets").exists(), "time namespaces")
+        || lacks("runc < 1.2 | crun < 1.9", "no time namespaces")
+    {
+        return;
+    }
+    let container = mapped(Container::probe()).with(|spec| {
+        spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "time" }));
+        spec["linux"]["timeOffsets"] = json!({ "boottime": { "secs": 5_000_000 } });
+    });
+    let seen = container.seen();
+    assert!(seen.file("/proc/uptime").split('.').next().unwrap().parse::<u64>().unwrap() >= 5_000_000);
 }
 
 #[test]

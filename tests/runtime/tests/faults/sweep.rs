@@ -1,127 +1,129 @@
 //! Every system call of every verb fails once, and kills once.
 
-use std::fs;
-use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use berth_runtime_tests::call::{Call, Outcome};
-use berth_runtime_tests::{Container, until};
-use nix::sys::wait::{WaitPidFlag, waitpid};
-use nix::unistd::Pid;
+use berth_runtime_tests::Container;
+use berth_runtime_tests::call::Call;
 
-use crate::inject::{Fault, count_calls, with_fault};
+use crate::inject::{Fault, Place, calls, with_fault};
+use crate::subject::{Kind, Subject};
 
-/// The verb under fault: what comes before it, and its call.
-struct Verb {
-    before: fn(&Container),
-    call: fn(&Container) -> Call,
+/// How many containers of a sweep there are at the same time: most of their time they wait for the kernel.
+const AT_ONCE: usize = 3;
+
+/// The verb under fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verb {
+    Create,
+    Start,
+    Exec,
+    Delete,
+    Run,
 }
 
-const CREATE: Verb = Verb { before: |_| {}, call: |container| container.create_call(&[]) };
-
-const START: Verb = Verb { before: Container::create, call: |container| container.call(&["start", &container.id]) };
-
-const EXEC: Verb = Verb {
-    before: |container| {
-        container.create();
-        container.start();
-    },
-    call: |container| container.exec_call(&["--detach"], &["/bin/sleep", "1000"]),
-};
-
-const DELETE: Verb = Verb {
-    before: |container| {
-        container.create();
-        container.start();
-    },
-    call: |container| container.call(&["delete", "--force", &container.id]),
-};
-
-const RUN: Verb = Verb {
-    before: |_| {},
-    call: |container| {
-        container.write();
-        let bundle = container.bundle();
-        container.call(&["run", "--bundle", bundle.to_str().expect("its path is text"), &container.id])
-    },
-};
-
-/// Runs a verb with a fault at each number of a part of its calls: the parts are run side by side.
-fn sweep(verb: &Verb, fault: Fault, part: u32) {
-    const PARTS: u32 = 2;
-    // Thousands of containers: one root folder serves all.
-    let first = if std::ptr::eq(verb, &RUN) { Container::new("true") } else { Container::sleeper() };
-    let container = || Container::sharing(&first);
-    let sample = container();
-    (verb.before)(&sample);
-    let last = count_calls((verb.call)(&sample), sample.folder());
-    drop(sample);
-    let numbers: RangeInclusive<u32> = 1..=last;
-    for number in numbers.filter(|number| number % PARTS == part) {
-        let container = container();
-        (verb.before)(&container);
-        let outcome = with_fault((verb.call)(&container), fault, number);
-        if fault == Fault::Fails && outcome.code != 0 && std::ptr::eq(verb, &CREATE) {
-            // What could not be made has left nothing for anybody to clean.
-            assert!(
-                !container.folder().join("state").join(&container.id).exists(),
-                "call {number}: {}",
-                outcome.text()
-            );
-            container.assert_gone();
+impl Verb {
+    /// What comes before it.
+    fn prepare(self, subject: &Subject) {
+        match self {
+            Self::Create | Self::Run => {}
+            Self::Start => subject.create(),
+            Self::Exec | Self::Delete => subject.run(),
         }
-        // What was cut short is found and removed by its name.
-        let deleted = delete(&container);
-        assert_eq!(deleted.code, 0, "{fault:?} at call {number}: {}; {}", outcome.text(), deleted.text());
-        container.assert_gone();
+    }
+
+    fn call(self, subject: &Subject) -> Call {
+        match self {
+            Self::Create => subject.create_call(),
+            Self::Start => subject.call(&["start", &subject.container.id]),
+            Self::Exec => subject.exec_call(),
+            Self::Delete => subject.call(&["delete", "--force", &subject.container.id]),
+            Self::Run => subject.run_call(),
+        }
     }
 }
 
-/// Deletes a container as its engine would: one who takes the status of what has ended. Without, the namespace of the
-/// container's processes could not end.
-fn delete(container: &Container) -> Outcome {
-    let mut call = container.call(&["delete", "--force", &container.id]).begin();
-    until("the container is deleted", || {
-        for pid in orphans() {
-            let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
+/// Runs a verb on containers of a kind, with a fault at each of its places.
+fn sweep(verb: Verb, kind: Kind, fault: Fault) {
+    let first = kind.first(if verb == Verb::Run { Container::new("true") } else { Container::sleeper() });
+    let sample = kind.sharing(&first);
+    verb.prepare(&sample);
+    let places: Vec<_> = fault.places(&calls(verb.call(&sample), sample.container.folder())).into_iter().collect();
+    println!("{} places", places.len());
+    drop(sample);
+    let (begun, hit) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some(place) = places.get(begun.fetch_add(1, Ordering::Relaxed)) {
+                    let is_hit = survive(verb, &kind.sharing(&first), fault, place);
+                    hit.fetch_add(usize::from(is_hit), Ordering::Relaxed);
+                }
+            });
         }
-        call.ended()
     });
-    call.wait()
+    // How often a process looks whether another is ready depends on how busy the machine is.
+    let hit = hit.into_inner();
+    assert!(hit * 2 >= places.len(), "of {} places, {hit} were hit", places.len());
 }
 
-/// The children of this process that began in a container, by the many ids that they have.
-fn orphans() -> Vec<Pid> {
-    let children = fs::read_dir("/proc/self/task").expect("every kernel has it").flatten();
-    let lists = children.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-    let pids: Vec<i32> =
-        lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect();
-    let is_nested = |pid: &i32| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        status.lines().any(|line| line.starts_with("NSpid:") && line.split_whitespace().count() > 2)
-    };
-    pids.into_iter().filter(is_nested).map(Pid::from_raw).collect()
+/// Whether the fault came to pass.
+#[track_caller]
+fn survive(verb: Verb, subject: &Subject, fault: Fault, place: &Place) -> bool {
+    verb.prepare(subject);
+    println!("{}: {verb:?}, with {place:?}, which {fault:?}", subject.container.id);
+    let (outcome, hit) = with_fault(verb.call(subject), fault, place, subject.container.folder());
+    println!("{}: {}", subject.container.id, outcome.text());
+    // There are failures that the C library ends a process for.
+    let refused = (1..128).contains(&outcome.code);
+    if fault == Fault::Fails && refused && verb == Verb::Create && hit == 1 {
+        // What could not be made has left nothing for anybody to clean, unless cleaning failed too.
+        subject.assert_gone();
+    }
+    // What was cut short is found and removed by its name.
+    subject.delete();
+    subject.assert_gone();
+    hit > 0
 }
 
 macro_rules! sweeps {
-    ($($name:ident: $verb:ident $fault:ident $part:literal;)*) => {
+    ($($name:ident: $verb:ident $kind:ident $fault:ident;)*) => {
         $(#[test]
         fn $name() {
-            static VERB: &Verb = &$verb;
-            sweep(VERB, Fault::$fault, $part);
+            sweep(Verb::$verb, Kind::$kind, Fault::$fault);
         })*
     };
 }
 
 sweeps! {
-    nothing_is_left_when_a_call_of_create_fails_odd: CREATE Fails 1;
-    nothing_is_left_when_a_call_of_create_fails_even: CREATE Fails 0;
-    nothing_is_left_when_create_is_killed_odd: CREATE Kills 1;
-    nothing_is_left_when_create_is_killed_even: CREATE Kills 0;
-    nothing_is_left_when_a_call_of_start_fails: START Fails 0;
-    nothing_is_left_when_start_is_killed: START Kills 1;
-    nothing_is_left_when_a_call_of_exec_fails: EXEC Fails 0;
-    nothing_is_left_when_exec_is_killed: EXEC Kills 1;
-    nothing_is_left_when_a_call_of_delete_fails: DELETE Fails 0;
-    nothing_is_left_when_delete_is_killed: DELETE Kills 1;
-    nothing_is_left_when_run_is_killed: RUN Kills 1;
+    nothing_is_left_when_a_call_of_create_fails: Create Plain Fails;
+    nothing_is_left_when_create_is_killed: Create Plain Kills;
+    nothing_is_left_when_a_call_of_start_fails: Start Plain Fails;
+    nothing_is_left_when_start_is_killed: Start Plain Kills;
+    nothing_is_left_when_a_call_of_exec_fails: Exec Plain Fails;
+    nothing_is_left_when_exec_is_killed: Exec Plain Kills;
+    nothing_is_left_when_a_call_of_delete_fails: Delete Plain Fails;
+    nothing_is_left_when_delete_is_killed: Delete Plain Kills;
+    nothing_is_left_when_run_is_killed: Run Plain Kills;
+    nothing_of_much_is_left_when_a_call_of_create_fails: Create Laden Fails;
+    nothing_of_much_is_left_when_a_call_of_start_fails: Start Laden Fails;
+    nothing_of_much_is_left_when_exec_is_killed: Exec Laden Kills;
+    nothing_of_much_is_left_when_delete_is_killed: Delete Laden Kills;
+    nothing_of_other_users_is_left_when_a_call_of_create_fails: Create Mapped Fails;
+    nothing_of_other_users_is_left_when_create_is_killed: Create Mapped Kills;
+    nothing_of_other_users_is_left_when_a_call_of_exec_fails: Exec Mapped Fails;
+}
+
+/// What holds a user namespace until its users are mapped: a helper for a mount, or the container's first process.
+#[test]
+fn nobody_outlives_a_caller_that_is_killed_while_it_maps_users() {
+    let kind = Kind::Mapped;
+    let first = kind.first(Container::sleeper());
+    let sample = kind.sharing(&first);
+    let told = calls(sample.create_call(), sample.container.folder());
+    drop(sample);
+    let opens: Vec<_> = told.iter().filter(|it| it.line.contains("/uid_map") || it.line.contains("/gid_map")).collect();
+    assert_eq!(opens.len(), 4, "the helper's and the first process': {opens:?}");
+    for it in opens {
+        assert!(survive(Verb::Create, &kind.sharing(&first), Fault::Kills, &it.place), "{it:?}");
+    }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use berth_runtime_tests::socket::Socket;
-use berth_runtime_tests::{Container, lacks};
+use berth_runtime_tests::{Container, lacks, until};
 use serde_json::json;
 
 use super::{Outside, attempt};
@@ -134,6 +134,53 @@ fn a_parameter_is_not_written_where_a_volume_leads() {
     check("/proc/sys/net/ipv4", None);
     check("/volume", Some("/proc/sys/net/ipv4"));
     check("/volume", Some("proc/sys/net/ipv4"));
+}
+
+/// Where a process takes on its labels, by every name.
+const LABELS: [&str; 4] =
+    ["self/attr/exec", "self/attr/apparmor/exec", "thread-self/attr/exec", "thread-self/attr/apparmor/exec"];
+
+/// CVE-2019-16884, CVE-2025-52881: a label that goes to a file of the image's protects nobody.
+#[test]
+fn a_label_is_not_written_to_what_an_image_has_for_proc() {
+    for name in ["apparmorProfile", "selinuxLabel"] {
+        let mut container = Container::new("true").with(|spec| spec["process"][name] = json!("suite-label"));
+        container.spec["mounts"].as_array_mut().unwrap().retain(|mount| mount["destination"] != "/proc");
+        let files = LABELS.map(|file| container.rootfs().join("proc").join(file));
+        for file in &files {
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, "").unwrap();
+        }
+        // There is no such label, or no module to ask for it.
+        assert_eq!(attempt(&container), "", "{name}");
+        let refused = container.try_create().code != 0 || container.verb("start").code != 0;
+        assert!(refused, "{name}");
+        files.iter().for_each(|file| assert_eq!(fs::read_to_string(file).unwrap(), "", "{name}: {}", file.display()));
+    }
+}
+
+/// The same of a process that joins, when the container has covered what it was given.
+#[test]
+fn a_label_is_not_written_to_what_a_container_has_mounted_on_proc() {
+    let cover = LABELS.map(|file| format!("mkdir -p $(dirname /proc/{file}) && : > /proc/{file} || exit 1; ")).concat();
+    for curious in [false, true] {
+        let mut container = Container::new(&format!("mount -t tmpfs none /proc; {cover} echo; exec sleep 1000"));
+        container.spec["linux"]["maskedPaths"] = json!([]);
+        container.spec["linux"]["readonlyPaths"] = json!([]);
+        container.grant(&["CAP_SYS_ADMIN"]);
+        if curious {
+            container.grant(&["CAP_SYS_PTRACE"]);
+        }
+        let container = container.running();
+        until("proc is covered", || !container.out().is_empty());
+        for option in ["--apparmor", "--process-label"] {
+            container.exec_with(&[option, "suite-label"], &["/bin/true"]).refused();
+        }
+        let root = format!("/proc/{}/root/proc", container.pid());
+        for file in LABELS {
+            assert_eq!(fs::read_to_string(format!("{root}/{file}")).unwrap(), "", "{file}, curious: {curious}");
+        }
+    }
 }
 
 #[test]
