@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use berth_runtime::Runtime;
 use berth_sys::cgroup::{Cgroup, Hierarchies, oom};
 
 use crate::fault::chain;
@@ -28,16 +27,7 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Watches the cgroup of a container; `None` if its memory cannot be watched.
-    pub(crate) fn begin(runtime: &Runtime, container: &str) -> Option<Self> {
-        Self::of(runtime.cgroup(container).map_err(Into::into), container)
-    }
-
-    /// Watches the cgroup that a container's first process is in; `None` if its memory cannot be watched.
-    pub(crate) fn of_process(pid: i32, container: &str) -> Option<Self> {
-        Self::of(cgroup_of(pid), container)
-    }
-
-    fn of(cgroup: Result<Cgroup, Box<dyn Error>>, container: &str) -> Option<Self> {
+    pub(crate) fn begin(cgroup: Result<Cgroup, Box<dyn Error>>, container: &str) -> Option<Self> {
         let watch = cgroup.and_then(|cgroup| {
             let source = cgroup.watch_oom()?;
             Ok(Self { cgroup, source, told: 0, looks: 0, again: None })

@@ -13,10 +13,12 @@ use berth_sys::namespace::{self, Kind};
 use berth_sys::process::{self, Birth};
 use berth_sys::undo::Undo;
 use berth_sys::{loopback, sysctl};
+use nix::libc;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::sethostname;
 
 use crate::fault::chain;
+use crate::limits::INIT_END_TIME_MAX;
 use crate::request::check_name;
 
 /// Why a sandbox could not be made.
@@ -164,10 +166,14 @@ fn make_init(folder: &Path) -> Result<i32, Error> {
     Ok(child.pid)
 }
 
-/// Kills a pid namespace's init, and so all that is in it, and takes its status.
+/// Kills a pid namespace's init, and so all that is in it, and takes its status. One of them that the kernel cannot end
+/// now keeps it, and the shim from waiting for ever.
 fn end_init(init: i32) {
     let Ok(pidfd) = process::pidfd_open(init) else { return };
-    let _ = process::kill_and_wait(&pidfd);
+    let _ = process::pidfd_send_signal(&pidfd, libc::SIGKILL);
+    if process::wait_for_end(&pidfd, INIT_END_TIME_MAX.as_millis() as u16).unwrap_or(false) {
+        let _ = process::wait(&pidfd);
+    }
 }
 
 fn pin(source: &Path, path: &Path) -> Result<(), Error> {

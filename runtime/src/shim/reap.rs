@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use berth_sys::cgroup::{Cgroup, Hierarchies};
-use berth_sys::{namespace, process};
+use berth_sys::{namespace, presence, process};
 use nix::libc;
 
 use super::client::{Error, living};
@@ -35,6 +35,15 @@ pub fn reap_dead(dir: &Path) -> Result<(), Error> {
     while let Some(pid) = living(dir)? {
         if dir.join("shim.sock").exists() || Instant::now() >= deadline {
             return Err(Error::Alive { dir: dir.into(), pid });
+        }
+        thread::sleep(LOOK_AGAIN);
+    }
+    // Those that worked for it die with it, an instant later.
+    let lock = dir.join("shim.lock");
+    while presence::is_held(&lock).map_err(Error::io("looking at", &lock))? {
+        if Instant::now() >= deadline {
+            let failures = vec!["somebody still works for the dead shim".to_owned()];
+            return Err(Error::Leftovers { dir: dir.into(), failures });
         }
         thread::sleep(LOOK_AGAIN);
     }

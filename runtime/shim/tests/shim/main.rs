@@ -18,3 +18,4 @@ mod measure;
 mod memory;
 mod pids;
 mod pod;
+mod waits;
