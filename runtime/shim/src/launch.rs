@@ -110,8 +110,8 @@ fn prepare(dir: PathBuf) -> Result<Shim, Error> {
     let spec: SandboxSpec = document::read_file(&path).map_err(preparing(format!("reading {}", path.display())))?;
     let sandbox = sandbox::make(&dir, &spec)?;
     let init = sandbox.init;
-    listen(dir.clone(), spec, sandbox, presence).inspect_err(|_| {
-        for failure in sandbox::unmake(&dir, &mut Sandbox { init }) {
+    listen(dir.clone(), spec.clone(), sandbox, presence).inspect_err(|_| {
+        for failure in sandbox::unmake(&dir, &spec, &mut Sandbox { init }) {
             note(format_args!("{failure}"));
         }
     })

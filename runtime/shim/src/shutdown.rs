@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use berth_runtime::shim::client;
 use berth_runtime::shim::protocol::{Answer, FaultKind};
 use berth_sys::file;
 
@@ -67,8 +66,7 @@ impl Shim {
         let left = self.containers.values();
         let mut failures: Vec<String> =
             left.map(|container| format!("container {} could not be deleted in time", container.id)).collect();
-        failures.extend(sandbox::unmake(&self.dir, &mut self.sandbox));
-        failures.extend(client::end_cgroup(&self.spec.cgroup).err());
+        failures.extend(sandbox::unmake(&self.dir, &self.spec, &mut self.sandbox));
         failures.extend(record::remove_all(&self.dir).err().map(|error| format!("removing exit records: {error}")));
         for name in ["shim.sock", "shim.json"] {
             let removed = file::remove(&self.dir.join(name));

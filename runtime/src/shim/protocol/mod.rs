@@ -37,6 +37,7 @@
 //! |---|---|
 //! | 0 | `create`, `start`, `kill`, `delete`, `exec`, `execKill`, `reopenLog`, `state`, `subscribe`, `shutdown` |
 //! | 1 | terminals, `attach`, `closeStdin`, `resize`, `pause`, `resume`, `update`, `stats`, `processes`; [`Handler`]s |
+//! | 2 | sandboxes with a user namespace |
 
 mod answer;
 mod call;
@@ -52,7 +53,7 @@ pub use sandbox::{HANDLER_SECS_MAX_DEFAULT, Handler, NamespaceMode, SandboxNames
 pub const VERSION: u32 = 1;
 
 /// The revision of that version.
-pub const REVISION: u32 = 1;
+pub const REVISION: u32 = 2;
 
 /// The largest packet in either direction, in bytes.
 pub const PACKET_BYTES_MAX: usize = 64 * 1024;

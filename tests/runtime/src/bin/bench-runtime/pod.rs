@@ -31,11 +31,14 @@ impl Pod {
             hostname: "bench".into(),
             // Each container makes all of its namespaces, as the command line's and the floor's do.
             namespaces: SandboxNamespaces {
+                user: NamespaceMode::Host,
                 net: NamespaceMode::Host,
                 ipc: NamespaceMode::Host,
                 uts: NamespaceMode::Host,
                 pid: NamespaceMode::Container,
             },
+            uid_mappings: Vec::new(),
+            gid_mappings: Vec::new(),
             cgroup: "/berth-bench-pod".into(),
             sysctls: Default::default(),
             handler: None,
