@@ -93,7 +93,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
         let presence = take(&path).unwrap();
-        let (told, tell) = std::io::pipe().unwrap();
+        let (told, tell) = io::pipe().unwrap();
         let mut kept = [told.as_raw_fd(), presence.as_fd().as_raw_fd()];
         kept.sort_unstable();
         let child = process::spawn(&Birth::default(), || {

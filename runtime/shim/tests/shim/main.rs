@@ -14,7 +14,6 @@ mod foreign;
 mod idle;
 mod lifecycle;
 mod logs;
-mod measure;
 mod memory;
 mod pids;
 mod pod;

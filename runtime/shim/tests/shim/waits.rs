@@ -1,17 +1,20 @@
 //! Verbs that take long, beside which everything else goes on.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::thread;
 
 use berth_runtime::shim::client::{self, Error};
-use berth_runtime::shim::protocol::{Call, Fault, FaultKind, SandboxSpec};
+use berth_runtime::shim::protocol::{Answer, Call, Event, Fault, FaultKind, SandboxSpec};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{self, Backlog};
 use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::chaos::is_mentioned;
-use crate::pod::{Pod, eventually, lives, spec};
+use crate::pod::{PATIENCE, Pod, eventually, lives, process, spec};
 
 /// A pod of the library's, whatever the others use: hooks are its own.
 fn pod() -> Pod {
@@ -69,6 +72,45 @@ fn while_a_hook_sleeps_the_other_containers_log_end_and_are_told_of() {
         });
         assert!(pod.connect().state().is_empty() && pod.kept() == 0, "{kind}");
     }
+}
+
+#[test]
+fn while_an_exec_is_held_up_the_other_containers_log_end_and_are_told_of() {
+    let pod = pod();
+    let mut client = pod.connect();
+    client.ask(Call::Subscribe);
+    // Every process gives the listener of its filter away. With no more than one client waiting, the container's, the
+    // next finds no room until that is accepted.
+    let path = pod.folder.path().join("listener");
+    let listener = UnixListener::bind(&path).unwrap();
+    socket::listen(&listener, Backlog::new(0).unwrap()).unwrap();
+    let bundle = pod.bundle_with("slow", &["/bin/sleep", "1000"], |config| {
+        let rule = json!({"names": ["mknodat"], "action": "SCMP_ACT_NOTIFY"});
+        config["linux"]["seccomp"] =
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path, "syscalls": [rule]});
+    });
+    pod.create(&mut client, "slow", bundle);
+    client.ask(Call::Start { container: "slow".into() });
+    thread::scope(|scope| {
+        let slow = scope.spawn(|| {
+            let null = File::options().read(true).write(true).open("/dev/null").unwrap();
+            let process = Box::new(serde_json::from_value(process(&["true"])).unwrap());
+            let call = Call::Exec { container: "slow".into(), exec: "e".into(), process };
+            pod.connect().0.call(call, &[null.as_fd(); 3], PATIENCE)
+        });
+        let begun = || match pod.connect().ask(Call::Processes { container: "slow".into() }) {
+            Answer::Processes { pids } => pids.len() > 1,
+            other => panic!("{other:?}"),
+        };
+        eventually("its process is in the container", begun);
+        pod.run(&mut client, "quick", "echo out; exit 3");
+        assert_eq!(client.exit_of("quick").code, 3);
+        assert_eq!(pod.log("quick"), ["stdout F out"]);
+        assert!(client.state().contains_key("quick") && !slow.is_finished(), "nothing held it up");
+        listener.accept().unwrap();
+        slow.join().unwrap().unwrap();
+    });
+    assert!(matches!(client.event(), Event::ExecExited { code: 0, .. }));
 }
 
 #[test]
