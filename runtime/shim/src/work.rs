@@ -123,7 +123,11 @@ impl Shim {
         self.begin(number, Verb::Kill { signal: libc::SIGKILL, all: true }, Goal::Kill { asker: None })
     }
 
+    /// A container of which nobody hears any more: neither is its end told nor a record of it written.
     fn undo_create(&mut self, asker: Asker, number: u32, fault: Fault) {
+        if let Some(container) = self.containers.get_mut(&number) {
+            container.life = Life::Creating;
+        }
         if let Err(left) = self.begin(number, Verb::Delete, Goal::Undo { asker, fault: fault.clone() }) {
             note(format_args!("{}", left.message));
             self.drop_uncreated(asker, number, fault);

@@ -24,6 +24,10 @@
 //! A packet that makes no sense is answered with a [`Fault`] of the kind `invalid` that names the field, under its `id` if
 //! that can be read and 0 otherwise. A call that failed has changed nothing, unless its documentation says otherwise.
 //!
+//! A container is created, started, paused, resumed, updated and deleted by one call at a time: another one is answered
+//! with `wrongState`, but a deletion waits, and ends a creation. It can be signalled and executed in meanwhile. No call
+//! holds up another container's.
+//!
 //! A shim serves any number of clients at once and goes on when they die; a client that leaves its answers unread is
 //! dropped. Whoever connects next asks for [`Call::State`], or [`Call::Subscribe`]s, and knows all there is to know.
 //!

@@ -39,9 +39,9 @@ pub struct SandboxSpec {
 /// Another OCI runtime, driven by its command line: runc, crun and whatever takes the same words.
 ///
 /// It is run with `--root`, `--log` and `--log-format json` before each of the verbs `create`, `start`, `kill [--all]`,
-/// `delete --force`, `exec --detach`, `pause`, `resume` and `update --resources`; never two of `start` and `delete` for one
-/// container at a time. What a container uses, its processes, its end and the OOM killer's visits are seen by the shim
-/// itself, which adopts what the runtime makes.
+/// `delete --force`, `exec --detach`, `pause`, `resume` and `update --resources`; `kill` and `exec` beside any but `create`
+/// and `delete`, the others one at a time for one container. What a container uses, its processes, its end and the OOM
+/// killer's visits are seen by the shim itself, which adopts what the runtime makes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Handler {
