@@ -231,7 +231,7 @@ fn a_pod_s_user_namespace_owns_the_others_and_its_containers_are_in_it() {
         spec.namespaces.pid = pid;
         let mapping = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
         spec.uid_mappings = serde_json::from_value(mapping.clone()).unwrap();
-        spec.gid_mappings = serde_json::from_value(mapping).unwrap();
+        spec.gid_mappings = serde_json::from_value(mapping.clone()).unwrap();
         spec.sysctls.insert("net.ipv4.ip_unprivileged_port_start".into(), "0".into());
         spec.sysctls.insert("kernel.shm_rmid_forced".into(), "1".into());
         let pod = Pod::with(spec);
@@ -245,6 +245,8 @@ fn a_pod_s_user_namespace_owns_the_others_and_its_containers_are_in_it() {
         let bundle = pod.bundle_with("c", &["/bin/sh", "-c", script], |config| {
             let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
             namespaces.push(json!({"type": "user", "path": pod.dir.join("ns/user")}));
+            // runc reads them there too.
+            (config["linux"]["uidMappings"], config["linux"]["gidMappings"]) = (mapping.clone(), mapping);
             let all = ["CAP_NET_ADMIN"];
             config["process"]["capabilities"] = json!({"bounding": all, "permitted": all, "effective": all});
         });
