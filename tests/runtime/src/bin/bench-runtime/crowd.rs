@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use berth_runtime::shim::protocol::Event;
 use berth_runtime_tests::bundle::Bundle;
+use berth_runtime_tests::until;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
@@ -89,6 +90,8 @@ impl<'a> Conmon<'a> {
             .arg(format!("k8s-file:{}", own.join("log").display()));
         let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().expect("conmon can be executed");
         assert!(status.success(), "conmon: {status}");
+        // It goes on by itself, and notes the container's process when that is made.
+        until("conmon's container is made", || own.join("pid").exists());
         let pid =
             fs::read_to_string(&pid_file).ok().and_then(|text| text.trim().parse().ok()).expect("it tells its id");
         let this = Self { pid, id, runtime, root };
