@@ -18,10 +18,10 @@ const TIMES: usize = 10;
 
 /// Prints the rate for lines of some lengths.
 pub(crate) fn print(program: &Path, folder: &Path) {
+    let script = format!("for i in $(seq {TIMES}); do cat /lines; done");
+    let bundle = Bundle::in_folder(&folder.join("logs"), "logs", &["/bin/sh", "-c", &script]);
+    let path = bundle.path.join("rootfs/lines");
     for line_bytes in [100, 20] {
-        let script = format!("for i in $(seq {TIMES}); do cat /lines; done");
-        let bundle = Bundle::in_folder(&folder.join("logs"), "logs", &["/bin/sh", "-c", &script]);
-        let path = bundle.path.join("rootfs/lines");
         let mut file = File::create(&path).expect("the file can be made");
         let piece = format!("{}\n", "x".repeat(line_bytes - 1)).repeat(MIB.div_ceil(line_bytes));
         for _ in 0..FILE_MIB {
@@ -34,6 +34,6 @@ pub(crate) fn print(program: &Path, folder: &Path) {
         let bytes = TIMES * FILE_MIB * piece.len();
         let rate = bytes as f64 / began.elapsed().as_secs_f64() / 1e6;
         println!("logs of lines of {line_bytes} bytes: {rate:.0} MB/s (goal: at least 500)");
-        let _ = fs::remove_file(path);
+        let _ = fs::remove_file(&path);
     }
 }
