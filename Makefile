@@ -9,7 +9,7 @@ BIN := target/release
 # PACKAGE, or PACKAGE:COMMAND where any package's command will do.
 FOR_BUILD := build-essential
 FOR_UP := $(FOR_BUILD) ca-certificates curl kubernetes-client:kubectl mmdebstrap
-FOR_BENCH_RUNTIME := $(FOR_BUILD) busybox-static crun runc
+FOR_BENCH_RUNTIME := $(FOR_BUILD) busybox-static conmon crun runc
 FOR_BENCH_ROOTFS := $(FOR_BUILD) buildah containerd docker-registry e2fsprogs mmdebstrap skopeo umoci
 FOR_TEST := $(FOR_BUILD) bsdutils busybox-static ca-certificates conmon containerd dbus-daemon docker-registry iproute2 kubernetes-client:kubectl nftables podman procps runc skopeo strace umoci
 

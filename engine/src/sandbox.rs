@@ -205,6 +205,7 @@ fn shim_spec(id: &SandboxId, config: &SandboxConfig) -> SandboxSpec {
         id: id.as_str().to_owned(),
         hostname: config.hostname.clone(),
         namespaces: SandboxNamespaces {
+            user: NamespaceMode::Host,
             net: own_unless(host_network),
             ipc: own_unless(config.host_ipc),
             uts: own_unless(host_network),
@@ -214,6 +215,8 @@ fn shim_spec(id: &SandboxId, config: &SandboxConfig) -> SandboxSpec {
                 PidMode::Host => NamespaceMode::Host,
             },
         },
+        uid_mappings: Vec::new(),
+        gid_mappings: Vec::new(),
         cgroup: config.cgroup.clone(),
         sysctls: config.sysctls.clone(),
         handler: None,

@@ -64,6 +64,12 @@ pub fn check_config(config: &[u8], settings: Settings) -> Result<(), Error> {
     seccomp::listener_of(&spec).map(drop)
 }
 
+/// The text of a bundle's `config.json`, for who needs to know something of it without judging it. It has at most 4 MiB
+/// ([`Error::Spec`]).
+pub fn read_config(bundle: &Path) -> Result<Vec<u8>, Error> {
+    spec::text(bundle)
+}
+
 /// Reads the text of a `process` object (runtime spec, config.md#process), such as [`Runtime::exec`] takes. Errors name
 /// the field ([`Error::Spec`]).
 pub fn read_process(text: &[u8]) -> Result<Process, Error> {

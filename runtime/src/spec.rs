@@ -17,12 +17,16 @@ use crate::repair;
 
 /// Reads the `config.json` of a bundle.
 pub(crate) fn load(bundle: &Path) -> Result<Spec, Error> {
+    parse(&text(bundle)?)
+}
+
+/// The text of a bundle's `config.json`.
+pub(crate) fn text(bundle: &Path) -> Result<Vec<u8>, Error> {
     let path = bundle.join("config.json");
-    let text = match file::read_limited(&path, CONFIG_BYTES_MAX) {
-        Err(error) if error.kind() == std::io::ErrorKind::FileTooLarge => return Err(too_large()),
-        other => other.map_err(Error::file("read", &path))?,
-    };
-    parse(&text)
+    match file::read_limited(&path, CONFIG_BYTES_MAX) {
+        Err(error) if error.kind() == std::io::ErrorKind::FileTooLarge => Err(too_large()),
+        other => other.map_err(Error::file("read", &path)),
+    }
 }
 
 /// Reads the text of a `config.json`, and refuses what is too much or makes no sense as a whole.

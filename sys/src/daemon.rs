@@ -15,7 +15,7 @@ use nix::unistd::{self, Gid, Uid};
 use crate::process;
 
 /// The user that a pid namespace's init runs as, as the usual pause containers do.
-const NOBODY: u32 = 65535;
+pub const NOBODY: u32 = 65535;
 
 /// Which of the two processes returned from [`fork`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

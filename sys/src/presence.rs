@@ -1,11 +1,13 @@
 //! A file that tells whether the process that owns it lives. The kernel forgets a dead owner at once, and a reused
 //! process id is never taken for it.
 //!
-//! It is a POSIX record lock: it belongs to one process and is not inherited by its children, unlike `flock`, which
-//! would outlive its owner in every child that has not executed its program yet.
+//! It is a POSIX record lock: it belongs to one process and is not inherited by its children. Beside it the owner holds
+//! a `flock`, which is: it tells of the children that keep the owner's descriptor to work for it, and may outlive it for
+//! as long as it takes a signal to kill them.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -17,16 +19,38 @@ use nix::libc;
 /// process would give it up.
 #[derive(Debug)]
 pub struct Presence {
-    _file: File,
+    file: File,
 }
 
-/// Takes `path`, which is made if it is not there. `WouldBlock` if a living process owns it.
+impl AsFd for Presence {
+    /// What a child keeps open that [`is_held`] shall tell of.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// Takes `path`, which is made if it is not there. `WouldBlock` if a living process owns it or works for one that did.
 pub fn take(path: &Path) -> io::Result<Presence> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
     match fcntl(&file, FcntlArg::F_SETLK(&whole_file())) {
-        Ok(_) => Ok(Presence { _file: file }),
-        Err(Errno::EACCES | Errno::EAGAIN) => Err(io::ErrorKind::WouldBlock.into()),
-        Err(errno) => Err(errno.into()),
+        Ok(_) => {}
+        Err(Errno::EACCES | Errno::EAGAIN) => return Err(io::ErrorKind::WouldBlock.into()),
+        Err(errno) => return Err(errno.into()),
+    }
+    file.try_lock()?;
+    Ok(Presence { file })
+}
+
+/// Whether `path` is owned, or somebody still works for an owner that has died. As for [`owner`], the owner must not ask.
+pub fn is_held(path: &Path) -> io::Result<bool> {
+    let file = match OpenOptions::new().write(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        other => other?,
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
@@ -48,14 +72,39 @@ fn whole_file() -> libc::flock {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+
     use super::*;
+    use crate::process::{self, Birth};
 
     #[test]
     fn nobody_owns_what_nobody_took() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
         assert_eq!(owner(&path).unwrap(), None);
+        assert!(!is_held(&path).unwrap());
         drop(take(&path).unwrap());
         assert_eq!(owner(&path).unwrap(), None);
+        assert!(!is_held(&path).unwrap());
+    }
+
+    #[test]
+    fn who_keeps_the_descriptor_of_an_owner_that_is_gone_is_told_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let presence = take(&path).unwrap();
+        let (told, tell) = io::pipe().unwrap();
+        let mut kept = [told.as_raw_fd(), presence.as_fd().as_raw_fd()];
+        kept.sort_unstable();
+        let child = process::spawn(&Birth::default(), || {
+            let _ = process::close_all_but(&kept).and_then(|()| nix::unistd::read(&told, &mut [0]));
+            process::exit_now(0)
+        });
+        drop(presence);
+        assert_eq!(owner(&path).unwrap(), None);
+        assert!(is_held(&path).unwrap());
+        drop(tell);
+        process::wait(child.unwrap().pidfd).unwrap();
+        assert!(!is_held(&path).unwrap());
     }
 }

@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, stat, umask};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::{getpid, getppid, pause};
+use nix::unistd::{Pid, getpid, getppid, pause};
 
 use crate::signal;
 
@@ -298,8 +298,8 @@ impl Said {
 }
 
 /// Runs a program in a child of the caller, with `input` as its standard input, and waits for its end; killed after
-/// `deadline_ms`, which is `ETIMEDOUT`. What it writes to its standard error is said to the caller alone. Allocates
-/// nothing: what is between `clone3` and `execve` itself may call it.
+/// `deadline_ms`, which is `ETIMEDOUT`, and with the calling thread. What it writes to its standard error is said to the
+/// caller alone. Allocates nothing: what is between `clone3` and `execve` itself may call it.
 pub fn run_program(program: &Program, input: impl AsFd, deadline_ms: i32, said: &mut Said) -> nix::Result<Exit> {
     let errno = |error: io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
     let (pipe, theirs) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
@@ -308,6 +308,8 @@ pub fn run_program(program: &Program, input: impl AsFd, deadline_ms: i32, said: 
         umask(Mode::from_bits_truncate(0o022));
         let streams = signal::reset().and_then(|()| set_standard_stream(&input, 0));
         let streams = streams.and_then(|()| set_standard_stream(&theirs, 2));
+        // Nobody would wait for it, nor keep its deadline.
+        let streams = streams.and_then(|()| die_with_parent(true));
         let why = match streams.and_then(|()| close_on_exec_from(3)) {
             Ok(()) => program.execute(),
             Err(errno) => errno,
@@ -536,6 +538,29 @@ pub fn reap_any() -> io::Result<Option<(i32, Exit)>> {
         Err(Errno::ECHILD) => Ok(None),
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// A child that has ended and whose status nobody took, adopted ones included; `None` if there is none. Takes nothing.
+pub fn ended_child() -> io::Result<Option<i32>> {
+    match waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT) {
+        Ok(status) => Ok(Exit::from_wait(status).map(|(pid, _)| pid)),
+        Err(Errno::ECHILD) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Takes the status of this child if it has ended; `None` while it lives, and if it is no child.
+pub fn reap(pid: i32) -> io::Result<Option<Exit>> {
+    match waitid(Id::Pid(Pid::from_raw(pid)), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
+        Ok(status) => Ok(Exit::from_wait(status).map(|(_, exit)| exit)),
+        Err(Errno::ECHILD) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Whether this process is a child of the caller's, alive or not waited for yet.
+pub fn is_child(pid: i32) -> bool {
+    waitid(Id::Pid(Pid::from_raw(pid)), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT).is_ok()
 }
 
 /// From now on the orphans among this process' descendants become its children.

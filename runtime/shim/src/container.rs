@@ -15,11 +15,11 @@ use crate::output::Output;
 /// Where a container is in its life.
 ///
 /// ```text
-///   (Creating ──▶) Alive ──its init process ended──▶ Draining ──its output is logged, or took too long──▶ Ended
+///   Creating ──▶ Alive ──its init process ended──▶ Draining ──its output is logged, or took too long──▶ Ended
 /// ```
 #[derive(Debug)]
 pub(crate) enum Life {
-    /// Another runtime is making it.
+    /// It is being made.
     Creating,
     /// Its init process is there; its program runs if it was started.
     Alive,
@@ -50,15 +50,6 @@ pub(crate) enum Input {
     Closed,
 }
 
-/// What nothing else must happen beside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Busy {
-    /// It is being started.
-    Starting,
-    /// It is being deleted.
-    Deleting,
-}
-
 /// One container.
 #[derive(Debug)]
 pub(crate) struct Container {
@@ -70,10 +61,8 @@ pub(crate) struct Container {
     pub(crate) input: Option<Input>,
     pub(crate) output: Option<Output>,
     pub(crate) oom: Option<Tally>,
-    /// The processes of `Exec`, by name; `None` while another runtime is making it.
+    /// The processes of `Exec`, by name; `None` while it is being made.
     pub(crate) execs: BTreeMap<String, Option<i32>>,
-    /// What another runtime is doing with it that suffers nothing beside it.
-    pub(crate) busy: Option<Busy>,
     /// Who waits for it to be deleted.
     pub(crate) deleters: Vec<Asker>,
 }
@@ -91,7 +80,6 @@ impl Container {
             output: None,
             oom: None,
             execs: BTreeMap::new(),
-            busy: None,
             deleters: Vec::new(),
         }
     }

@@ -1,32 +1,26 @@
 //! What clients ask for, call by call. Those that take more than a few lines are in `creation`, `exec`, `attach`.
 
+use std::error::Error;
 use std::os::fd::OwnedFd;
 
 use berth_runtime::Stats;
 use berth_runtime::shim::protocol::{Answer, Call, Fault, FaultKind, Request};
 use berth_sys::cgroup::Cgroup;
 use jiff::Timestamp;
-use nix::libc;
-use oci_spec::runtime::LinuxResources;
 use serde_json::json;
 
 use crate::clients::{Asker, Told};
-use crate::container::{Busy, Container, Life};
-use crate::fault::{failed, fault, runtime_fault};
+use crate::container::{Container, Life};
+use crate::fault::{failed, fault};
 use crate::oom::cgroup_of;
 use crate::record;
 use crate::request::{Unread, check_name};
+use crate::run::Verb;
 use crate::shim::Shim;
+use crate::work::Goal;
 
 /// What comes back: at once, or later, from whoever finishes the work.
 pub(crate) type Outcome = Result<Option<Told>, Fault>;
-
-/// What happens to the processes of a container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Freeze {
-    Pause,
-    Resume,
-}
 
 impl Shim {
     /// Does what a client asks for and answers it.
@@ -62,15 +56,15 @@ impl Shim {
             }
             Call::CloseStdin { container } => self.close_stdin(&container).map(done),
             Call::Resize { container, columns, rows } => self.resize(&container, columns, rows).map(done),
-            Call::Pause { container } => self.freeze(asker, &container, Freeze::Pause),
-            Call::Resume { container } => self.freeze(asker, &container, Freeze::Resume),
+            Call::Pause { container } => self.change(asker, &container, Verb::Pause),
+            Call::Resume { container } => self.change(asker, &container, Verb::Resume),
             Call::Stats { container } => {
                 self.look(&container, |cgroup| Ok(Answer::Stats { stats: json!(Stats::of(cgroup)) }))
             }
             Call::Processes { container } => {
                 self.look(&container, |cgroup| Ok(Answer::Processes { pids: cgroup.all_processes()? }))
             }
-            Call::Update { container, resources } => self.update(asker, &container, &resources),
+            Call::Update { container, resources } => self.change(asker, &container, Verb::Update(&resources)),
             Call::ReopenLog { container } => self.reopen_log(&container).map(done),
             Call::State => Ok(Some(self.state().into())),
             Call::Subscribe => {
@@ -86,36 +80,24 @@ impl Shim {
 
     fn start(&mut self, asker: Asker, id: &str) -> Outcome {
         let (number, container) = self.container(id)?;
-        if !matches!(container.life, Life::Alive) || container.started_at.is_some() || container.busy.is_some() {
-            let message = format!("container {id} was started before, has ended, or is being created");
+        if !matches!(container.life, Life::Alive) || container.started_at.is_some() || self.is_busy(number) {
+            let message = format!("container {id} was started or is busy, has ended, or is being created");
             return Err(fault(FaultKind::WrongState, message));
         }
-        if self.tool.is_some() {
-            self.begin_start(asker, number)?;
-            self.container(id)?.1.busy = Some(Busy::Starting);
-            return Ok(None);
-        }
-        let at = Timestamp::now();
-        self.runtime.start(id).map_err(|error| runtime_fault("starting", id, &error))?;
-        let (_, container) = self.container(id)?;
-        container.started_at = Some(at);
-        Ok(Some(Answer::Started { at }.into()))
+        self.begin(number, Verb::Start, Goal::Start { asker, at: Timestamp::now() }).map(|()| None)
     }
 
     fn kill(&mut self, asker: Asker, id: &str, signal: i32, all: bool) -> Outcome {
-        let (number, container) = self.container(id)?;
-        if matches!(container.life, Life::Creating) {
-            return Err(fault(FaultKind::WrongState, format!("container {id} is being created")));
+        let (number, _) = self.container(id)?;
+        let is_busy = self.is_busy(number);
+        match self.container(id)?.1.life {
+            Life::Creating => Err(fault(FaultKind::WrongState, format!("container {id} is being created"))),
+            Life::Draining { .. } | Life::Ended { .. } if !all => Ok(Some(Answer::Done.into())),
+            Life::Ended { .. } if is_busy => Ok(Some(Answer::Done.into())),
+            Life::Alive | Life::Draining { .. } | Life::Ended { .. } => {
+                self.begin(number, Verb::Kill { signal, all }, Goal::Kill { asker: Some(asker) }).map(|()| None)
+            }
         }
-        let needed = matches!(container.life, Life::Alive) || all;
-        if needed && self.tool.is_some() {
-            return self.begin_kill(Some(asker), number, signal, all).map(|()| None);
-        }
-        let (_, container) = self.container(id)?;
-        if matches!(container.life, Life::Alive) || all {
-            self.runtime.kill(id, signal, all).map_err(|error| runtime_fault("signalling", id, &error))?;
-        }
-        Ok(Some(Answer::Done.into()))
     }
 
     /// A container that lives is killed, and its end brings the answer.
@@ -129,58 +111,51 @@ impl Shim {
         match container.life {
             Life::Ended { .. } => {
                 container.deleters.push(asker);
-                self.forget(number);
+                self.delete_if_wanted(number);
             }
-            Life::Creating | Life::Draining { .. } => container.deleters.push(asker),
+            Life::Creating => {
+                container.deleters.push(asker);
+                self.give_up(number, |goal| matches!(goal, Goal::Create { .. }));
+            }
+            Life::Draining { .. } => container.deleters.push(asker),
             Life::Alive => {
-                if self.tool.is_some() {
-                    self.begin_kill(None, number, libc::SIGKILL, true)?;
-                } else {
-                    let killed = self.runtime.kill(id, libc::SIGKILL, true);
-                    killed.map_err(|error| runtime_fault("killing", id, &error))?;
-                }
+                self.begin_kill_all(number)?;
                 self.container(id)?.1.deleters.push(asker);
             }
         }
         Ok(None)
     }
 
-    /// The processes of a container, stopped or let go on.
-    fn freeze(&mut self, asker: Asker, id: &str, freeze: Freeze) -> Outcome {
+    /// Changes how a container runs.
+    fn change(&mut self, asker: Asker, id: &str, verb: Verb<'_>) -> Outcome {
         let number = self.living(id)?;
-        let (action, verb) = match freeze {
-            Freeze::Pause => ("pausing", "pause"),
-            Freeze::Resume => ("resuming", "resume"),
-        };
-        if self.tool.is_some() {
-            return self.begin_plain(asker, number, action, verb).map(|()| None);
+        if self.is_busy(number) {
+            let message = format!("container {id} is being started, changed or deleted");
+            return Err(fault(FaultKind::WrongState, message));
         }
-        let done = match freeze {
-            Freeze::Pause => self.runtime.pause(id),
-            Freeze::Resume => self.runtime.resume(id),
-        };
-        done.map_err(|error| runtime_fault(action, id, &error))?;
-        Ok(Some(Answer::Done.into()))
+        self.begin(number, verb, Goal::Change { asker }).map(|()| None)
+    }
+
+    /// Whether something is under way that suffers nothing of its kind beside it.
+    fn is_busy(&self, number: u32) -> bool {
+        self.is_under_way(number, |goal| matches!(goal, Goal::Start { .. } | Goal::Change { .. } | Goal::Delete))
     }
 
     /// Whatever made a container, the kernel counts what it uses.
     fn look(&mut self, id: &str, look: impl FnOnce(&Cgroup) -> Result<Answer, berth_runtime::Error>) -> Outcome {
         self.living(id)?;
-        let cgroup = match self.tool {
-            Some(_) => cgroup_of(self.container(id)?.1.pid)
-                .map_err(|error| failed(&format!("looking for the cgroup of {id}"), error.as_ref()))?,
-            None => self.runtime.cgroup(id).map_err(|error| runtime_fault("looking into", id, &error))?,
-        };
-        look(&cgroup).map(|answer| Some(answer.into())).map_err(|error| runtime_fault("looking into", id, &error))
+        let pid = self.container(id)?.1.pid;
+        let looking = |error: Box<dyn Error>| failed(&format!("looking into container {id}"), error.as_ref());
+        let cgroup = self.cgroup(id, pid).map_err(looking)?;
+        look(&cgroup).map(|answer| Some(answer.into())).map_err(|error| looking(error.into()))
     }
 
-    fn update(&mut self, asker: Asker, id: &str, resources: &LinuxResources) -> Outcome {
-        let number = self.living(id)?;
-        if self.tool.is_some() {
-            return self.begin_update(asker, number, resources).map(|()| None);
+    /// The cgroup of a container, whose first process is this.
+    pub(crate) fn cgroup(&self, id: &str, pid: i32) -> Result<Cgroup, Box<dyn Error>> {
+        match self.tool {
+            Some(_) => cgroup_of(pid),
+            None => Ok(self.runtime.cgroup(id)?),
         }
-        self.runtime.update(id, resources).map_err(|error| runtime_fault("updating", id, &error))?;
-        Ok(Some(Answer::Done.into()))
     }
 
     fn living(&mut self, id: &str) -> Result<u32, Fault> {

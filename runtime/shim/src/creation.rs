@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use berth_runtime::Stdio;
-use berth_runtime::shim::protocol::{Answer, Event, Fault, FaultKind, LogSpec};
+use berth_runtime::shim::protocol::{Event, Fault, FaultKind, LogSpec};
 use berth_sys::epoll::Interest;
 use jiff::Timestamp;
 use nix::libc;
@@ -13,7 +13,7 @@ use nix::libc;
 use crate::clients::Asker;
 use crate::container::{Container, Input, Life};
 use crate::control::Outcome;
-use crate::fault::{failed, fault, runtime_fault};
+use crate::fault::{failed, fault};
 use crate::limits::CONTAINERS_MAX;
 use crate::log::Log;
 use crate::note::note;
@@ -21,8 +21,10 @@ use crate::oom;
 use crate::output::Output;
 use crate::record;
 use crate::request::check_name;
+use crate::run::{Made, Verb};
 use crate::shim::Shim;
 use crate::wake::Wake;
+use crate::work::Goal;
 
 impl Shim {
     /// Makes a container, which can be written to and by one only if `(stdin, stdin_once)`.
@@ -46,37 +48,20 @@ impl Shim {
         self.last_container += 1;
         let number = self.last_container;
         self.containers.insert(number, Container::new(id.clone()));
-        if self.tool.is_some() {
-            let begun = self.begin_create(asker, number, bundle, streams, stdio);
-            return begun.map(|()| None).inspect_err(|_| self.drop_container(number));
-        }
-        let spawned = self.runtime.create(&id, bundle, stdio).map_err(|error| {
-            self.drop_container(number);
-            runtime_fault("creating", &id, &error)
-        })?;
-        self.establish(number, spawned.pid, streams, spawned.terminal).inspect_err(|_| {
-            let _ = self.forget_container(number);
-        })?;
-        Ok(Some(Answer::Created { pid: spawned.pid }.into()))
+        let begun = self.begin(number, Verb::Create { bundle, stdio }, Goal::Create { asker, streams });
+        begun.map(|()| None).inspect_err(|_| self.drop_container(number))
     }
 
     /// A container was made: from here on it is watched. One that cannot be must not live: it would block sooner or later.
-    pub(crate) fn establish(
-        &mut self,
-        number: u32,
-        pid: i32,
-        streams: Streams,
-        terminal: Option<OwnedFd>,
-    ) -> Result<(), Fault> {
+    pub(crate) fn establish(&mut self, number: u32, made: Made, streams: Streams) -> Result<(), Fault> {
+        let Some(container) = self.containers.get(&number) else { return Ok(()) };
+        let oom = oom::watch(self.cgroup(&container.id, made.pid), &container.id);
         let Some(container) = self.containers.get_mut(&number) else { return Ok(()) };
-        container.pid = pid;
+        container.pid = made.pid;
         container.created_at = Timestamp::now();
         container.life = Life::Alive;
-        container.oom = match self.tool {
-            Some(_) => oom::of_process(pid, &container.id),
-            None => oom::of_container(&self.runtime, &container.id),
-        };
-        let connected = streams.connect(terminal).map(|(input, output)| {
+        container.oom = oom;
+        let connected = streams.connect(made.terminal).map(|(input, output)| {
             (container.input, container.output) = (input, output);
         });
         connected.and_then(|()| self.watch_container(number)).map_err(|error| failed("watching a container", &error))
@@ -93,29 +78,6 @@ impl Shim {
             }
         }
         Ok(())
-    }
-
-    /// Removes all that is left of a container that has ended, and answers those who wait for it.
-    pub(crate) fn forget(&mut self, number: u32) {
-        if self.tool.is_some() {
-            return self.delete_if_wanted(number);
-        }
-        let Some(container) = self.containers.get_mut(&number) else { return };
-        let deleters = std::mem::take(&mut container.deleters);
-        let result = self.forget_container(number);
-        for asker in deleters {
-            self.clients.answer(&self.poller, asker, result.clone());
-        }
-    }
-
-    /// Removes all that is left of a container of the library's.
-    pub(crate) fn forget_container(&mut self, number: u32) -> Result<Answer, Fault> {
-        let Some(container) = self.containers.get(&number) else { return Ok(Answer::Done) };
-        let deleted = self.runtime.delete(&container.id);
-        deleted.map_err(|error| runtime_fault("deleting", &container.id, &error))?;
-        self.remove_record(number)?;
-        self.drop_container(number);
-        Ok(Answer::Done)
     }
 
     /// Removes the exit record of a container.

@@ -4,20 +4,22 @@ use std::fs;
 use std::os::fd::OwnedFd;
 
 use berth_runtime::Stdio;
-use berth_runtime::shim::protocol::{Answer, Fault, FaultKind};
+use berth_runtime::shim::protocol::{Fault, FaultKind};
 use berth_sys::{proc, process};
 use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use oci_spec::runtime::Process;
 
-use crate::clients::{Asker, Told};
+use crate::clients::Asker;
 use crate::container::Life;
 use crate::control::Outcome;
-use crate::fault::{fault, runtime_fault};
+use crate::fault::fault;
 use crate::limits::EXECS_MAX;
 use crate::request::check_name;
+use crate::run::Verb;
 use crate::shim::Shim;
+use crate::work::Goal;
 
 impl Shim {
     /// Runs a process on the caller's descriptors, or on a terminal whose master goes to the caller.
@@ -43,16 +45,8 @@ impl Shim {
             return Err(fault(FaultKind::Failed, message));
         }
         container.execs.insert(exec.clone(), None);
-        if self.tool.is_some() {
-            let begun = self.begin_exec(asker, number, exec.clone(), process, stdio);
-            return begun.map(|()| None).inspect_err(|_| self.note_exec(number, exec, None));
-        }
-        let spawned = self.runtime.exec(id, process, stdio).map_err(|error| {
-            self.note_exec(number, exec.clone(), None);
-            runtime_fault("executing in", id, &error)
-        })?;
-        self.note_exec(number, exec, Some(spawned.pid));
-        Ok(Some(Told::with(Answer::Executed { pid: spawned.pid }, spawned.terminal)))
+        let begun = self.begin(number, Verb::Exec { process, stdio }, Goal::Exec { asker, exec: exec.clone() });
+        begun.map(|()| None).inspect_err(|_| self.note_exec(number, exec, None))
     }
 
     /// The process of a name that was taken is there, or there will be none.

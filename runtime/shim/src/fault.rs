@@ -14,8 +14,8 @@ pub(crate) fn failed(action: &str, error: &dyn Error) -> Fault {
     fault(FaultKind::Failed, format!("{action}: {}", chain(error)))
 }
 
-/// What the runtime could not do with a container.
-pub(crate) fn runtime_fault(action: &str, id: &str, error: &berth_runtime::Error) -> Fault {
+/// What the library could not do.
+pub(crate) fn of_runtime(error: &berth_runtime::Error) -> Fault {
     use berth_runtime::Error as E;
     let kind = match error {
         E::Id { .. } | E::Spec { .. } | E::Unsupported { .. } => FaultKind::Invalid,
@@ -25,7 +25,7 @@ pub(crate) fn runtime_fault(action: &str, id: &str, error: &berth_runtime::Error
         E::Exec { .. } => FaultKind::BadCommand,
         _ => FaultKind::Failed,
     };
-    fault(kind, format!("{action} container {id}: {}", chain(error)))
+    fault(kind, chain(error))
 }
 
 /// An error with all its causes.

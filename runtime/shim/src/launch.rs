@@ -74,7 +74,7 @@ pub(crate) fn launch(dir: &Path) -> Result<(), Error> {
 }
 
 fn serve(dir: PathBuf, mut tell: PipeWriter) {
-    let (mut shim, _presence) = match prepare(dir) {
+    let mut shim = match prepare(dir) {
         Ok(prepared) => prepared,
         Err(error) => {
             note(format_args!("{}", chain(&error)));
@@ -94,7 +94,7 @@ fn serve(dir: PathBuf, mut tell: PipeWriter) {
     shim.run();
 }
 
-fn prepare(dir: PathBuf) -> Result<(Shim, Presence), Error> {
+fn prepare(dir: PathBuf) -> Result<Shim, Error> {
     let log = note::open(&dir.join("shim.log")).map_err(preparing("opening shim.log".into()))?;
     daemon::detach(&log).map_err(preparing("detaching from the caller".into()))?;
     drop::<File>(log);
@@ -110,15 +110,14 @@ fn prepare(dir: PathBuf) -> Result<(Shim, Presence), Error> {
     let spec: SandboxSpec = document::read_file(&path).map_err(preparing(format!("reading {}", path.display())))?;
     let sandbox = sandbox::make(&dir, &spec)?;
     let init = sandbox.init;
-    let shim = listen(dir.clone(), spec, sandbox).inspect_err(|_| {
-        for failure in sandbox::unmake(&dir, &mut Sandbox { init }) {
+    listen(dir.clone(), spec.clone(), sandbox, presence).inspect_err(|_| {
+        for failure in sandbox::unmake(&dir, &spec, &mut Sandbox { init }) {
             note(format_args!("{failure}"));
         }
-    })?;
-    Ok((shim, presence))
+    })
 }
 
-fn listen(dir: PathBuf, spec: SandboxSpec, sandbox: Sandbox) -> Result<Shim, Error> {
+fn listen(dir: PathBuf, spec: SandboxSpec, sandbox: Sandbox, presence: Presence) -> Result<Shim, Error> {
     record::prepare(&dir).map_err(preparing("making the folder of exit records".into()))?;
     let path = dir.join("shim.sock");
     // The lock is ours: what is there is a dead shim's.
@@ -132,7 +131,8 @@ fn listen(dir: PathBuf, spec: SandboxSpec, sandbox: Sandbox) -> Result<Shim, Err
     let tool = handler.transpose()?;
     let pid = std::process::id() as i32;
     let record_path = dir.join("shim.json");
-    let shim = Shim::new(dir, spec, sandbox, tool, listener).map_err(preparing("making the event loop".into()))?;
+    let shim =
+        Shim::new(dir, spec, sandbox, tool, presence, listener).map_err(preparing("making the event loop".into()))?;
     proc::start_time(pid)
         .and_then(|start_time| {
             Ok(serde_json::to_vec(&ShimRecord { protocol: VERSION, revision: REVISION, pid, start_time })?)

@@ -14,8 +14,12 @@ pub(crate) const COPIES_MAX: usize = 16;
 /// What is read of each file that such a run wrote.
 pub(crate) const TOOL_OUTPUT_BYTES_MAX: u64 = 64 * 1024;
 
-/// Ends of processes that are remembered while runs are under way, in case that one of them tells of the process.
-pub(crate) const UNCLAIMED_MAX: usize = 1024;
+/// How long one verb of the library's may take. It has closer deadlines of its own for all but hooks, whose number and
+/// time only their configuration limits.
+pub(crate) const LIBRARY_TIME_MAX: Duration = Duration::from_secs(600);
+
+/// How long the processes of a shared pid namespace may take to end once its init is killed.
+pub(crate) const INIT_END_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Clients that are connected at the same time.
 pub(crate) const CLIENTS_MAX: usize = 64;

@@ -12,8 +12,9 @@
 //! | `shim`, `wake` | the loop, and what can wake it |
 //! | `clients`, `request`, `fault` | who is connected, what they send, what they are told |
 //! | `control`, `creation`, `exec`, `attach` | what they ask for |
-//! | `tool`, `console` | another OCI runtime's command, run |
-//! | `foreign`, `work` | the verbs by way of it: begun, and met at their end |
+//! | `run`, `work` | a runtime's verbs: begun, and met at their end |
+//! | `library` | the verbs as the library does them, in a copy of the shim |
+//! | `foreign`, `tool`, `console` | the verbs as another OCI runtime's command does them |
 //! | `container`, `oom` | one container: its life, its memory |
 //! | `output`, `line`, `entry`, `log`, `copy` | its output: read, cut into lines, formatted, kept, shared |
 //! | `reaper`, `record` | the ends of processes, and what is kept of them |
@@ -32,6 +33,7 @@ mod exec;
 mod fault;
 mod foreign;
 mod launch;
+mod library;
 mod limits;
 mod line;
 mod log;
@@ -41,6 +43,7 @@ mod output;
 mod reaper;
 mod record;
 mod request;
+mod run;
 mod sandbox;
 mod shim;
 mod shutdown;

@@ -2,24 +2,14 @@
 
 use std::error::Error;
 
-use berth_runtime::Runtime;
 use berth_sys::cgroup::oom::Tally;
 use berth_sys::cgroup::{Cgroup, Hierarchies, Membership};
 
 use crate::fault::chain;
 use crate::note::note;
 
-/// Watches the cgroup of a container; `None` if its memory cannot be watched.
-pub(crate) fn of_container(runtime: &Runtime, container: &str) -> Option<Tally> {
-    begin(runtime.cgroup(container).map_err(Into::into), container)
-}
-
-/// Watches the cgroup that a container's first process is in; `None` if its memory cannot be watched.
-pub(crate) fn of_process(pid: i32, container: &str) -> Option<Tally> {
-    begin(cgroup_of(pid), container)
-}
-
-fn begin(cgroup: Result<Cgroup, Box<dyn Error>>, container: &str) -> Option<Tally> {
+/// Watches a container's cgroup; `None` if its memory cannot be watched.
+pub(crate) fn watch(cgroup: Result<Cgroup, Box<dyn Error>>, container: &str) -> Option<Tally> {
     let tally = cgroup.and_then(|cgroup| Ok(Tally::begin(cgroup)?));
     tally
         .inspect_err(|error| {

@@ -5,28 +5,50 @@ use std::time::Instant;
 use berth_runtime::shim::protocol::{Event, ExitRecord, NamespaceMode};
 use berth_sys::process::{self, Exit};
 use jiff::Timestamp;
-use nix::libc;
 
-use crate::container::{Busy, Container, Life};
-use crate::fault::chain;
+use crate::container::{Container, Life};
 use crate::limits::{DRAIN_TIME_MAX, RECORD_RETRY_TIME};
 use crate::note::note;
 use crate::record;
 use crate::shim::Shim;
+use crate::work::Goal;
 
 impl Shim {
-    /// Takes the status of every child that has ended.
+    /// Takes the status of every child that has ended and that somebody knows. The others are nobody's orphans, but while
+    /// a verb is under way one of them may be the process that it is about to tell of: it stays, and with it its id.
     pub(crate) fn reap(&mut self) {
         loop {
-            match process::reap_any() {
-                Ok(Some((pid, exit))) => self.ended(pid, exit),
+            let known = match process::ended_child() {
+                Ok(Some(pid)) if self.works.is_empty() => vec![pid],
+                Ok(Some(_)) => self.known(),
                 Ok(None) => return,
                 Err(error) => return note(format_args!("waiting for children: {error}")),
+            };
+            let mut any = false;
+            for pid in known {
+                if let Ok(Some(exit)) = process::reap(pid) {
+                    self.ended(pid, exit);
+                    any = true;
+                }
+            }
+            if !any {
+                return;
             }
         }
     }
 
-    pub(crate) fn ended(&mut self, pid: i32, exit: Exit) {
+    /// The children whose end means something now. That of a container which is being started does not yet: first come
+    /// the answer and the time.
+    fn known(&self) -> Vec<i32> {
+        let starts = |number| self.is_under_way(number, |goal| matches!(goal, Goal::Start { .. }));
+        let lives =
+            |(number, container): &(&u32, &Container)| matches!(container.life, Life::Alive) && !starts(**number);
+        let containers = self.containers.iter().filter(lives).map(|(_, container)| container.pid);
+        let execs = self.containers.values().flat_map(|container| container.execs.values().copied().flatten());
+        self.works.keys().copied().chain(self.sandbox.init).chain(containers).chain(execs).collect()
+    }
+
+    fn ended(&mut self, pid: i32, exit: Exit) {
         if let Some(work) = self.works.remove(&pid) {
             return self.work_ended(work, exit);
         }
@@ -36,9 +58,6 @@ impl Shim {
         }
         for (number, container) in &mut self.containers {
             if container.pid == pid && matches!(container.life, Life::Alive) {
-                if container.busy == Some(Busy::Starting) {
-                    break;
-                }
                 let number = *number;
                 return self.init_ended(number, exit);
             }
@@ -49,23 +68,18 @@ impl Shim {
                 return self.clients.tell(&self.poller, &event);
             }
         }
-        self.keep_unclaimed(pid, exit);
     }
 
     /// The first process of a container has ended: what it leaves is killed, what it wrote is logged.
     fn init_ended(&mut self, number: u32, exit: Exit) {
         let finished_at = Timestamp::now();
+        self.give_up(number, |goal| matches!(goal, Goal::Exec { .. }));
         self.look_for_oom(number);
-        let Some(container) = self.containers.get_mut(&number) else { return };
         // The init of a pid namespace takes all that is in it along; in a shared one the others must be found.
-        if self.spec.namespaces.pid != NamespaceMode::Container {
-            let killed = match self.tool {
-                Some(_) => self.begin_kill(None, number, libc::SIGKILL, true).map_err(|fault| fault.message),
-                None => self.runtime.kill(&container.id, libc::SIGKILL, true).map_err(|error| chain(&error)),
-            };
-            if let Err(message) = killed {
-                note(format_args!("killing what a container left: {message}"));
-            }
+        if self.spec.namespaces.pid != NamespaceMode::Container
+            && let Err(fault) = self.begin_kill_all(number)
+        {
+            note(format_args!("killing what a container left: {}", fault.message));
         }
         let Some(container) = self.containers.get_mut(&number) else { return };
         let exit = ExitRecord {
@@ -111,12 +125,9 @@ impl Shim {
         if told {
             return;
         }
-        let wanted = !container.deleters.is_empty();
         let event = Event::Exited { container: container.id.clone(), exit };
         self.clients.tell(&self.poller, &event);
-        if wanted || (self.ending.is_some() && self.tool.is_some()) {
-            self.forget(number);
-        }
+        self.delete_if_wanted(number);
     }
 
     /// The kernel told of a container's memory.

@@ -10,7 +10,7 @@ use berth_runtime::Runtime;
 use berth_runtime::shim::protocol::{PACKET_BYTES_MAX, SandboxSpec};
 use berth_sys::daemon;
 use berth_sys::epoll::{Interest, Poller, Ready};
-use berth_sys::process::Exit;
+use berth_sys::presence::Presence;
 use berth_sys::scratch::Scratch;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -45,10 +45,10 @@ pub(crate) struct Shim {
     pub(crate) ending: Option<Ending>,
     /// Another runtime than the library, if the sandbox names one.
     pub(crate) tool: Option<Tool>,
-    /// What that is doing, by its process.
+    /// The verbs that are under way, by their process.
     pub(crate) works: BTreeMap<i32, Work>,
-    /// Processes whose end was noticed before anybody knew them.
-    pub(crate) unclaimed: Vec<(i32, Exit)>,
+    /// Tells that this shim lives, or a process that works for it.
+    pub(crate) presence: Presence,
     signals: SignalFd,
     listener: OwnedFd,
     accept_again: Option<Instant>,
@@ -65,6 +65,7 @@ impl Shim {
         spec: SandboxSpec,
         sandbox: Sandbox,
         tool: Option<Tool>,
+        presence: Presence,
         listener: OwnedFd,
     ) -> io::Result<Self> {
         let poller = Poller::new()?;
@@ -74,7 +75,7 @@ impl Shim {
         Ok(Self {
             tool,
             works: BTreeMap::new(),
-            unclaimed: Vec::new(),
+            presence,
             runtime: Runtime::new(dir.join("runtime")),
             dir,
             spec,
@@ -198,7 +199,7 @@ impl Shim {
             let _ = self.poller.change(&self.listener, Interest::Read, Wake::Listener.token());
         }
         for work in self.works.values_mut().filter(|work| work.run.deadline <= now) {
-            work.run.kill();
+            work.run.be_late();
         }
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         let late: Vec<u32> = (self.containers.iter())

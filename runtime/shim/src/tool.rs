@@ -1,4 +1,4 @@
-//! Another OCI runtime, driven by its command line: its program is run for each verb, in a child that is not waited for.
+//! Another OCI runtime's program: run in a child, and the files by which it tells what it did.
 
 use std::ffi::{CString, OsString};
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -7,19 +7,18 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use berth_runtime::Stdio;
 use berth_runtime::shim::protocol::{Fault, FaultKind, Handler};
 use berth_sys::process::{self, Birth, Exit, Program};
 use berth_sys::signal;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::{AccessFlags, Pid, access, getpid, getppid};
+use nix::unistd::{AccessFlags, access, getpid, getppid};
 use serde::Deserialize;
 
 use crate::console::Console;
 use crate::fault::{failed, fault};
 use crate::limits::TOOL_OUTPUT_BYTES_MAX;
+use crate::run::{Made, Report, Run};
 
 /// What a program that could not be executed ends with, as shells say it.
 const NOT_EXECUTED: i32 = 127;
@@ -64,19 +63,17 @@ impl Tool {
     pub(crate) fn run(
         &self,
         what: String,
-        files: Files,
+        (files, console): (Files, Option<Console>),
         arguments: impl IntoIterator<Item = OsString>,
         stdio: Option<Stdio>,
     ) -> Result<Run, Fault> {
-        let begun = self.begin(&files, arguments, stdio);
+        let begun = self.spawn(&files, arguments, stdio);
         let pid =
             begun.map_err(|error| failed(&format!("{what}: running {}", self.handler.program.display()), &error))?;
-        let time_max = self.handler.time_max();
-        let deadline = Instant::now() + time_max;
-        Ok(Run { pid, time_max, deadline, is_late: false, what, files, console: None })
+        Ok(Run::begun(pid, self.handler.time_max(), what, Report::Files(Leavings { files, console })))
     }
 
-    fn begin(
+    fn spawn(
         &self,
         files: &Files,
         arguments: impl IntoIterator<Item = OsString>,
@@ -165,18 +162,12 @@ impl Drop for Files {
     }
 }
 
-/// The program while it runs, and what it left when it has ended.
+/// What a run of the program leaves.
 #[derive(Debug)]
-pub(crate) struct Run {
-    pub(crate) pid: i32,
-    time_max: Duration,
-    /// When it is killed.
-    pub(crate) deadline: Instant,
-    is_late: bool,
-    what: String,
+pub(crate) struct Leavings {
     files: Files,
     /// Where it is to send a terminal.
-    pub(crate) console: Option<Console>,
+    console: Option<Console>,
 }
 
 /// A line of the program's log.
@@ -186,20 +177,11 @@ struct LogLine {
     msg: String,
 }
 
-impl Run {
-    /// Its deadline has passed.
-    pub(crate) fn kill(&mut self) {
-        self.is_late = true;
-        self.deadline = Instant::now() + self.time_max;
-        // It is not reaped yet, so its id stands for nobody else.
-        let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
-    }
-
-    /// Whether it did what it should, by how it ended.
-    pub(crate) fn check(&self, exit: Exit) -> Result<(), Fault> {
+impl Leavings {
+    /// What it did, by how it ended.
+    pub(crate) fn told(&self, exit: Exit) -> Result<Option<Made>, Fault> {
         let told = match exit {
-            Exit::Code(0) => return Ok(()),
-            _ if self.is_late => format!("the runtime did not end within {:?}", self.time_max),
+            Exit::Code(0) => return self.made(),
             Exit::Code(NOT_EXECUTED) if self.complaint().is_empty() => "the runtime could not be executed".to_owned(),
             Exit::Code(code) if self.complaint().is_empty() => format!("the runtime ended with {code} and no word"),
             Exit::Code(_) => self.complaint(),
@@ -208,8 +190,7 @@ impl Run {
         // Runtimes have no codes for it: these are their words.
         let words = [": exec: \"", "executable file", "exec user process"];
         let is_command = words.iter().any(|words| told.contains(words));
-        let kind = if is_command { FaultKind::BadCommand } else { FaultKind::Failed };
-        Err(fault(kind, format!("{}: {told}", self.what)))
+        Err(fault(if is_command { FaultKind::BadCommand } else { FaultKind::Failed }, told))
     }
 
     /// The last error in its log, or else the last line that it wrote.
@@ -224,10 +205,15 @@ impl Run {
         })
     }
 
-    /// The process that it made and left to the shim.
-    pub(crate) fn made(&self) -> Result<i32, Fault> {
+    /// The process that it made and left to the shim, and the terminal that it sent if it was to.
+    fn made(&self) -> Result<Option<Made>, Fault> {
         let text = self.files.read_end("pid");
         let pid = str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok()).filter(|pid| *pid > 0);
-        pid.ok_or_else(|| fault(FaultKind::Failed, format!("{}: the runtime wrote no process id", self.what)))
+        let Some(pid) = pid else { return Ok(None) };
+        let terminal = self.console.as_ref().map(Console::take).transpose();
+        Ok(Some(Made {
+            pid,
+            terminal: terminal.map_err(|error| failed("waiting for the runtime's terminal", &error))?,
+        }))
     }
 }

@@ -1,6 +1,7 @@
-//! What another OCI runtime is doing meanwhile, and what follows when it is done.
-
-use std::os::fd::OwnedFd;
+//! The verbs that are under way, and what follows from each when it is done.
+//!
+//! Each is a process ([`Run`]): the library in a copy of the shim, or another runtime's program. A container is made,
+//! started, changed and deleted by one at a time; it is signalled and executed in beside any but its making.
 
 use berth_runtime::shim::protocol::{Answer, Fault};
 use berth_sys::proc;
@@ -9,102 +10,125 @@ use jiff::Timestamp;
 use nix::libc;
 
 use crate::clients::{Asker, Told};
-use crate::container::{Busy, Life};
+use crate::container::Life;
 use crate::creation::Streams;
-use crate::fault::failed;
-use crate::limits::UNCLAIMED_MAX;
+use crate::library;
 use crate::note::note;
+use crate::run::{Made, Run, Verb};
 use crate::shim::Shim;
-use crate::tool::Run;
 
-/// A run, and what it is for.
+/// A verb that is under way, for a container by number.
 #[derive(Debug)]
 pub(crate) struct Work {
     pub(crate) run: Run,
+    pub(crate) number: u32,
     pub(crate) goal: Goal,
 }
 
-/// What a run is for; containers by number.
+/// What it is for.
 #[derive(Debug)]
 pub(crate) enum Goal {
     /// A container that is not there yet.
-    Create { asker: Asker, number: u32, streams: Streams },
+    Create { asker: Asker, streams: Streams },
     /// Removing what a failed creation left; then this is told.
-    Undo { asker: Asker, number: u32, fault: Fault },
+    Undo { asker: Asker, fault: Fault },
     /// A container's program.
-    Start { asker: Asker, number: u32, at: Timestamp },
+    Start { asker: Asker, at: Timestamp },
     /// A signal; without an asker it is the shim's own.
-    Kill { asker: Option<Asker>, number: u32 },
+    Kill { asker: Option<Asker> },
     /// A container that is there no more.
-    Delete { number: u32 },
+    Delete,
     /// One more process.
-    Exec { asker: Asker, number: u32, exec: String },
-    /// Something that nothing follows from.
-    Plain { asker: Asker },
+    Exec { asker: Asker, exec: String },
+    /// A container that stops, goes on or has other limits.
+    Change { asker: Asker },
 }
 
 impl Shim {
-    /// A run has ended.
+    /// Begins a verb, whose end is met by [`Self::work_ended`].
+    pub(crate) fn begin(&mut self, number: u32, verb: Verb<'_>, goal: Goal) -> Result<(), Fault> {
+        let Some(container) = self.containers.get(&number) else { return Ok(()) };
+        let id = &container.id;
+        let what = format!("{} container {id}", verb.action());
+        let run = match &mut self.tool {
+            Some(tool) => tool.begin(id, verb, what)?,
+            None => library::begin(&self.runtime, &self.presence, id, verb, what)?,
+        };
+        self.works.insert(run.pid, Work { run, number, goal });
+        Ok(())
+    }
+
+    /// Whether such a verb is under way for a container.
+    pub(crate) fn is_under_way(&self, number: u32, goal: impl Fn(&Goal) -> bool) -> bool {
+        self.works.values().any(|work| work.number == number && goal(&work.goal))
+    }
+
+    /// Verbs for a container that are of no use any more.
+    pub(crate) fn give_up(&mut self, number: u32, goal: impl Fn(&Goal) -> bool) {
+        let useless = self.works.values_mut().filter(|work| work.number == number && goal(&work.goal));
+        useless.for_each(|work| work.run.give_up());
+    }
+
+    /// The process of a verb has ended.
     pub(crate) fn work_ended(&mut self, work: Work, exit: Exit) {
-        let Work { run, goal } = work;
-        let done = run.check(exit);
+        let Work { run, number, goal } = work;
+        // One that failed is not tried again unless somebody asks.
+        let was_deletion = matches!(goal, Goal::Delete);
         match goal {
-            Goal::Create { asker, number, streams } => match done.and_then(|()| made(&run)) {
-                Ok((pid, terminal)) => {
-                    let established = self.establish(number, pid, streams, terminal);
-                    match established {
-                        Ok(()) => self.clients.answer(&self.poller, asker, Ok(Answer::Created { pid })),
-                        Err(fault) => return self.undo_create(asker, number, fault),
-                    }
-                    self.claim(pid);
-                    let container = self.containers.get(&number);
-                    if container.is_some_and(|container| self.ending.is_some() || !container.deleters.is_empty()) {
-                        self.kill_for_good(number);
-                    }
-                }
-                Err(fault) => self.undo_create(asker, number, fault),
-            },
-            Goal::Undo { asker, number, fault } => {
-                if let Err(left) = done {
+            Goal::Create { asker, streams } => self.create_ended(asker, number, streams, run.end_with_process(exit)),
+            Goal::Exec { asker, exec } => self.exec_ended(asker, number, exec, run.end_with_process(exit)),
+            Goal::Undo { asker, fault } => {
+                if let Err(left) = run.end(exit) {
                     note(format_args!("{}", left.message));
                 }
                 self.drop_uncreated(asker, number, fault);
             }
-            Goal::Start { asker, number, at } => self.start_ended(asker, number, done.map(|()| at)),
-            Goal::Kill { asker, number } => self.kill_ended(asker, number, done),
-            Goal::Delete { number } => self.delete_ended(number, done),
-            Goal::Exec { asker, number, exec } => self.exec_ended(asker, number, exec, done.and_then(|()| made(&run))),
-            Goal::Plain { asker } => self.clients.answer(&self.poller, asker, done.map(|()| Answer::Done)),
+            Goal::Start { asker, at } => self.start_ended(asker, number, run.end(exit).map(|_| at)),
+            Goal::Kill { asker } => self.kill_ended(asker, number, run.end(exit).map(drop)),
+            Goal::Delete => self.delete_ended(number, run.end(exit).map(drop)),
+            Goal::Change { asker } => {
+                self.clients.answer(&self.poller, asker, run.end(exit).map(|_| Answer::Done));
+            }
         }
-        if self.works.is_empty() {
-            self.unclaimed = Vec::new();
-        }
-    }
-
-    /// A process has ended that a run may be about to tell of.
-    pub(crate) fn keep_unclaimed(&mut self, pid: i32, exit: Exit) {
-        if !self.works.is_empty() && self.unclaimed.len() < UNCLAIMED_MAX {
-            self.unclaimed.push((pid, exit));
+        if !was_deletion {
+            self.delete_if_wanted(number);
         }
     }
 
-    /// A run told of a process, which may have ended before that.
-    fn claim(&mut self, pid: i32) {
-        if let Some(index) = self.unclaimed.iter().position(|(ended, _)| *ended == pid) {
-            let (pid, exit) = self.unclaimed.swap_remove(index);
-            self.ended(pid, exit);
+    fn create_ended(&mut self, asker: Asker, number: u32, streams: Streams, made: Result<Made, Fault>) {
+        let established = made.and_then(|made| {
+            let pid = made.pid;
+            self.establish(number, made, streams).map(|()| pid)
+        });
+        match established {
+            Ok(pid) => self.clients.answer(&self.poller, asker, Ok(Answer::Created { pid })),
+            Err(fault) => return self.undo_create(asker, number, fault),
+        }
+        let container = self.containers.get(&number);
+        if container.is_some_and(|container| self.ending.is_some() || !container.deleters.is_empty()) {
+            self.kill_for_good(number);
         }
     }
 
-    /// Kills a container that was not to be.
-    fn kill_for_good(&mut self, number: u32) {
-        if let Err(fault) = self.begin_kill(None, number, libc::SIGKILL, true) {
+    /// Kills a container that is not to be any more.
+    pub(crate) fn kill_for_good(&mut self, number: u32) {
+        if let Err(fault) = self.begin_kill_all(number) {
+            note(format_args!("{}", fault.message));
             self.tell_deleters(number, &Err(fault));
         }
     }
 
+    /// Kills what there is of a container.
+    pub(crate) fn begin_kill_all(&mut self, number: u32) -> Result<(), Fault> {
+        self.begin(number, Verb::Kill { signal: libc::SIGKILL, all: true }, Goal::Kill { asker: None })
+    }
+
+    /// A container of which nobody hears any more: neither is its end told nor a record of it written.
     fn undo_create(&mut self, asker: Asker, number: u32, fault: Fault) {
-        if let Err(left) = self.begin_undo(asker, number, fault.clone()) {
+        if let Some(container) = self.containers.get_mut(&number) {
+            container.life = Life::Creating;
+        }
+        if let Err(left) = self.begin(number, Verb::Delete, Goal::Undo { asker, fault: fault.clone() }) {
             note(format_args!("{}", left.message));
             self.drop_uncreated(asker, number, fault);
         }
@@ -118,12 +142,8 @@ impl Shim {
 
     fn start_ended(&mut self, asker: Asker, number: u32, started: Result<Timestamp, Fault>) {
         let Some(container) = self.containers.get_mut(&number) else { return };
-        container.busy = None;
         container.started_at = started.as_ref().ok().copied();
-        let pid = container.pid;
         self.clients.answer(&self.poller, asker, started.map(|at| Answer::Started { at }));
-        self.claim(pid);
-        self.delete_if_wanted(number);
     }
 
     /// A container that has ended needs no signal, whatever the runtime says of it.
@@ -143,9 +163,6 @@ impl Shim {
     }
 
     fn delete_ended(&mut self, number: u32, done: Result<(), Fault>) {
-        if let Some(container) = self.containers.get_mut(&number) {
-            container.busy = None;
-        }
         let done = done.and_then(|()| self.remove_record(number)).map(|()| Answer::Done);
         self.tell_deleters(number, &done);
         if done.is_ok() {
@@ -154,28 +171,20 @@ impl Shim {
     }
 
     fn exec_ended(&mut self, asker: Asker, number: u32, exec: String, made: Result<Made, Fault>) {
-        match made {
-            Ok((pid, terminal)) => {
-                self.note_exec(number, exec, Some(pid));
-                self.clients.answer(&self.poller, asker, Ok(Told::with(Answer::Executed { pid }, terminal)));
-                self.claim(pid);
-            }
-            Err(fault) => {
-                self.note_exec(number, exec, None);
-                self.clients.answer(&self.poller, asker, Err::<Answer, _>(fault));
-            }
-        }
+        self.note_exec(number, exec, made.as_ref().ok().map(|made| made.pid));
+        let told = made.map(|Made { pid, terminal }| Told::with(Answer::Executed { pid }, terminal));
+        self.clients.answer(&self.poller, asker, told);
     }
 
-    /// Begins the deletion of a container that has ended, if anybody waits for that and nothing is in the way.
+    /// Begins the deletion of a container that has ended, if anybody waits for that and nothing is under way: a signal that
+    /// comes late must not meet the next of that name.
     pub(crate) fn delete_if_wanted(&mut self, number: u32) {
-        let Some(container) = self.containers.get_mut(&number) else { return };
+        let Some(container) = self.containers.get(&number) else { return };
         let wanted = !container.deleters.is_empty() || self.ending.is_some();
-        if !wanted || container.busy.is_some() || !matches!(container.life, Life::Ended { .. }) {
+        if !wanted || !matches!(container.life, Life::Ended { .. }) || self.is_under_way(number, |_| true) {
             return;
         }
-        container.busy = Some(Busy::Deleting);
-        if let Err(fault) = self.begin_delete(number) {
+        if let Err(fault) = self.begin(number, Verb::Delete, Goal::Delete) {
             self.delete_ended(number, Err(fault));
         }
     }
@@ -187,12 +196,4 @@ impl Shim {
             self.clients.answer(&self.poller, asker, result.clone());
         }
     }
-}
-
-/// The process that a run made, and the terminal that it sent if it was to.
-type Made = (i32, Option<OwnedFd>);
-
-fn made(run: &Run) -> Result<Made, Fault> {
-    let terminal = run.console.as_ref().map(|console| console.take()).transpose();
-    Ok((run.made()?, terminal.map_err(|error| failed("waiting for the runtime's terminal", &error))?))
 }

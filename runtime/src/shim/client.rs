@@ -15,7 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::document;
 use super::protocol::{Answer, Call, Event, Fault, FromShim, PACKET_BYTES_MAX, Request};
 
-pub use super::reap::{end_cgroup, kill_shim, reap_dead};
+pub use super::reap::{kill_shim, reap_dead};
 pub use super::start::{START_TIME_MAX, read_record, start_shim};
 
 /// How long to wait before trying again to connect to a shim whose queue of clients is full.

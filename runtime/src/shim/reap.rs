@@ -7,19 +7,14 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use berth_sys::cgroup::{Cgroup, Hierarchies};
-use berth_sys::{namespace, process};
+use berth_sys::{namespace, presence, process};
 use nix::libc;
 
+use super::cgroup;
 use super::client::{Error, living};
 use super::document;
 use super::protocol::{Handler, SandboxSpec};
 use crate::Runtime;
-
-/// The controllers in whose hierarchies somebody may have made the pod's cgroup, beyond those that berth limits: other
-/// runtimes make it in all.
-const CONTROLLERS: [&str; 10] =
-    ["blkio", "cpuset", "freezer", "hugetlb", "misc", "name=systemd", "net_cls", "net_prio", "perf_event", "rdma"];
 
 /// How long a shim may take to end once it is done or killed.
 const FAREWELL_TIME_MAX: Duration = Duration::from_secs(5);
@@ -35,6 +30,15 @@ pub fn reap_dead(dir: &Path) -> Result<(), Error> {
     while let Some(pid) = living(dir)? {
         if dir.join("shim.sock").exists() || Instant::now() >= deadline {
             return Err(Error::Alive { dir: dir.into(), pid });
+        }
+        thread::sleep(LOOK_AGAIN);
+    }
+    // Those that worked for it die with it, an instant later.
+    let lock = dir.join("shim.lock");
+    while presence::is_held(&lock).map_err(Error::io("looking at", &lock))? {
+        if Instant::now() >= deadline {
+            let failures = vec!["somebody still works for the dead shim".to_owned()];
+            return Err(Error::Leftovers { dir: dir.into(), failures });
         }
         thread::sleep(LOOK_AGAIN);
     }
@@ -67,7 +71,7 @@ pub fn reap_dead(dir: &Path) -> Result<(), Error> {
     }
     // A shim that died while it made a container may have left it without a state.
     if let Some(spec) = &spec {
-        failures.extend(end_cgroup(&spec.cgroup).err());
+        failures.extend(cgroup::end(dir, &spec.cgroup).err().map(|error| chain(&error)));
     }
     // What is still mounted or running must be found again: the directory goes last, and only after all of it.
     if failures.is_empty() {
@@ -118,14 +122,6 @@ pub fn kill_shim(dir: &Path) -> Result<(), Error> {
         Err(error) if error.raw_os_error() != Some(libc::ESRCH) => Err(Error::io("killing the shim in", dir)(error)),
         _ => Ok(()),
     }
-}
-
-/// Kills what runs in the pod's cgroup and below, and removes it; success if it is gone.
-pub fn end_cgroup(path: &str) -> Result<(), String> {
-    let hierarchies = Hierarchies::of_machine().map_err(|error| error.to_string())?;
-    let result = Cgroup::new(hierarchies, Path::new(path), &CONTROLLERS)
-        .and_then(|cgroup| if cgroup.exists() { cgroup.kill().and_then(|()| cgroup.remove()) } else { Ok(()) });
-    result.map_err(|error| chain(&error))
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -72,7 +72,13 @@ impl Cgroup {
     /// Removes the folders, with those that were made inside; waits for the kernel to let go of them, at most
     /// [`END_DEADLINE`]. What is gone is removed. Every folder is tried; the first error is told.
     pub fn remove(&self) -> Result<(), Error> {
-        let results: Vec<_> = self.folders().map(|(_, folder, _)| remove_tree(folder)).collect();
+        self.remove_some(|_| true)
+    }
+
+    /// As [`Self::remove`], but only the folders that are wanted.
+    pub fn remove_some(&self, wanted: impl Fn(&Path) -> bool) -> Result<(), Error> {
+        let folders = self.folders().filter(|(_, folder, _)| wanted(folder));
+        let results: Vec<_> = folders.map(|(_, folder, _)| remove_tree(folder)).collect();
         results.into_iter().collect()
     }
 

@@ -121,7 +121,7 @@ fn shims_killed_at_any_moment_leave_nothing_that_is_not_found() {
 }
 
 /// Whether any process has anything below a folder as its root or working directory, or in its arguments.
-fn is_mentioned(dir: &Path) -> bool {
+pub(crate) fn is_mentioned(dir: &Path) -> bool {
     let dir = dir.to_str().unwrap();
     let processes = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
     processes.into_iter().any(|path| {

@@ -98,6 +98,26 @@ fn one_that_hangs_is_killed_and_holds_nobody_up() {
 }
 
 #[test]
+fn a_process_that_is_not_the_shim_s_is_taken_for_no_container() {
+    let folder = tempfile::tempdir().unwrap();
+    // The id of somebody else's process: a container's that had it may have ended long ago.
+    let script = "while [ $# -gt 0 ]; do [ \"$1\" != --pid-file ] || echo 1 > \"$2\"; shift; done";
+    let pod = Pod::with(of_script(folder.path(), script, 10));
+    let mut client = pod.connect();
+    let fault = refused(client.try_ask(Call::create("c", pod.bundle("c", "true"), None)));
+    assert!(fault.message.contains("process 1, which is no child of the shim's"), "{}", fault.message);
+    assert!(client.state().is_empty() && pod.kept() == 0);
+}
+
+#[test]
+fn a_bundle_s_configuration_is_read_up_to_the_library_s_limit() {
+    let pod = Pod::with(of_runc());
+    let bundle = pod.bundle_with("c", &["true"], |config| config["hostname"] = "x".repeat(5 << 20).into());
+    let fault = refused(pod.connect().try_ask(Call::create("c", bundle, None)));
+    assert!(fault.kind == FaultKind::Invalid && fault.message.contains("is larger than"), "{}", fault.message);
+}
+
+#[test]
 fn a_deletion_while_it_creates_comes_after() {
     let pod = Pod::with(of_runc());
     let client = pod.connect();

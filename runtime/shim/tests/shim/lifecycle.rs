@@ -1,10 +1,14 @@
 //! From start to end: sandboxes, containers, and what is left of them.
 
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use berth_runtime::shim::client::{self, Error};
 use berth_runtime::shim::protocol::{Call, Event, Fault, FaultKind, NamespaceMode};
+use berth_sys::cgroup::{Cgroup, Hierarchies};
+use berth_sys::undo::Undo;
+use serde_json::json;
 
 use crate::pod::{Pod, eventually, lives, process, spec};
 
@@ -182,5 +186,78 @@ fn shutdown_takes_everything_along() {
         assert!(matches!(client::Connection::connect(&pod.dir, crate::pod::PATIENCE), Err(Error::Gone { .. })));
         assert!(!pod.dir.exists());
         eventually("the shim is dead", || !lives(shim));
+    }
+}
+
+#[test]
+fn the_pod_s_cgroup_comes_and_goes_with_the_sandbox() {
+    let pod = Pod::start();
+    assert!(!pod.cgroups().is_empty(), "it waited for the first container");
+    pod.connect().ask(Call::Shutdown);
+    assert!(pod.cgroups().is_empty(), "{:?}", pod.cgroups());
+}
+
+#[test]
+fn what_somebody_made_of_the_pod_s_cgroup_before_stays() {
+    for is_killed in [false, true] {
+        let spec = spec();
+        let everywhere = Cgroup::new(Hierarchies::of_machine().unwrap(), Path::new(&spec.cgroup), &[]).unwrap();
+        let some: Vec<&Path> = everywhere.folders().map(|(_, folder, _)| folder).take(2).collect();
+        some.iter().for_each(|folder| fs::create_dir(folder).unwrap());
+        let mut undo = Undo::new();
+        undo.push(|| drop(everywhere.remove()));
+        let pod = Pod::unstarted(spec);
+        let before = pod.cgroups();
+        client::start_shim(&Pod::program(), &pod.dir, &pod.spec).unwrap();
+        let pid = pod.run(&mut pod.connect(), "c", "sleep 1000");
+        assert!(pod.cgroups().len() > before.len());
+        if is_killed {
+            client::kill_shim(&pod.dir).unwrap();
+        } else {
+            pod.connect().ask(Call::Shutdown);
+        }
+        client::reap_dead(&pod.dir).unwrap();
+        assert!(!lives(pid));
+        assert_eq!(pod.cgroups(), before);
+        assert!(!before.iter().any(|folder| folder.join("c").exists()));
+    }
+}
+
+#[test]
+fn a_pod_s_user_namespace_owns_the_others_and_its_containers_are_in_it() {
+    for pid in [NamespaceMode::Container, NamespaceMode::New] {
+        let mut spec = spec();
+        spec.namespaces.user = NamespaceMode::New;
+        spec.namespaces.pid = pid;
+        let mapping = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+        spec.uid_mappings = serde_json::from_value(mapping.clone()).unwrap();
+        spec.gid_mappings = serde_json::from_value(mapping.clone()).unwrap();
+        spec.sysctls.insert("net.ipv4.ip_unprivileged_port_start".into(), "0".into());
+        spec.sysctls.insert("kernel.shm_rmid_forced".into(), "1".into());
+        let pod = Pod::with(spec);
+        // The users of the pod have to find the way to their root folder.
+        fs::set_permissions(pod.folder.path(), Permissions::from_mode(0o755)).unwrap();
+        let mut client = pod.connect();
+        client.ask(Call::Subscribe);
+        // An address is given only by who has the capability in the namespace that owns the network's.
+        let script = "cat /proc/self/uid_map; cat /proc/self/gid_map; hostname
+            cat /proc/sys/net/ipv4/ip_unprivileged_port_start; ifconfig lo 127.0.0.2 && echo owned";
+        let bundle = pod.bundle_with("c", &["/bin/sh", "-c", script], |config| {
+            let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.push(json!({"type": "user", "path": pod.dir.join("ns/user")}));
+            // runc reads them there too.
+            (config["linux"]["uidMappings"], config["linux"]["gidMappings"]) = (mapping.clone(), mapping);
+            let all = ["CAP_NET_ADMIN"];
+            config["process"]["capabilities"] = json!({"bounding": all, "permitted": all, "effective": all});
+        });
+        pod.create(&mut client, "c", bundle);
+        client.ask(Call::Start { container: "c".into() });
+        client.exit_of("c");
+        let log = pod.log("c");
+        let words: Vec<Vec<&str>> = log.iter().map(|line| line.split_whitespace().skip(2).collect()).collect();
+        let map = vec!["0", "100000", "65536"];
+        assert_eq!(words, [map.clone(), map, vec!["web-0"], vec!["0"], vec!["owned"]], "{log:?}");
+        client.ask(Call::Shutdown);
+        assert!(pod.mounts().is_empty(), "{:?}", pod.mounts());
     }
 }

@@ -14,7 +14,7 @@ mod foreign;
 mod idle;
 mod lifecycle;
 mod logs;
-mod measure;
 mod memory;
 mod pids;
 mod pod;
+mod waits;

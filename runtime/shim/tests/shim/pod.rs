@@ -33,10 +33,13 @@ pub(crate) struct Pod {
 pub(crate) fn spec() -> SandboxSpec {
     let id = format!("berth-shim-test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
     SandboxSpec {
+        uid_mappings: Vec::new(),
+        gid_mappings: Vec::new(),
         cgroup: format!("/{id}"),
         id,
         hostname: "web-0".into(),
         namespaces: SandboxNamespaces {
+            user: NamespaceMode::Host,
             net: NamespaceMode::New,
             ipc: NamespaceMode::New,
             uts: NamespaceMode::New,
@@ -200,9 +203,6 @@ impl Drop for Pod {
             std::thread::sleep(Duration::from_millis(2));
         }
         if let Err(error) = client::reap_dead(&self.dir) {
-            eprintln!("{error}");
-        }
-        if let Err(error) = client::end_cgroup(&self.spec.cgroup) {
             eprintln!("{error}");
         }
     }

@@ -144,7 +144,7 @@ pub enum Call {
     /// Send [`super::Event`]s on this connection from now on. Answer: [`super::Answer::State`] as of the same instant, so
     /// nothing falls between the two.
     Subscribe,
-    /// Kill and forget every container, unpin the namespaces, remove the pod's cgroup, answer, and end.
+    /// Kill and forget every container, unpin the namespaces, remove the pod's cgroup if the shim made it, answer, and end.
     Shutdown,
 }
 

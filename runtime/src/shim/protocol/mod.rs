@@ -24,6 +24,10 @@
 //! A packet that makes no sense is answered with a [`Fault`] of the kind `invalid` that names the field, under its `id` if
 //! that can be read and 0 otherwise. A call that failed has changed nothing, unless its documentation says otherwise.
 //!
+//! A container is created, started, paused, resumed, updated and deleted by one call at a time: another one is answered
+//! with `wrongState`, but a deletion waits, and ends a creation. It can be signalled and executed in meanwhile. No call
+//! holds up another container's.
+//!
 //! A shim serves any number of clients at once and goes on when they die; a client that leaves its answers unread is
 //! dropped. Whoever connects next asks for [`Call::State`], or [`Call::Subscribe`]s, and knows all there is to know.
 //!
@@ -37,6 +41,7 @@
 //! |---|---|
 //! | 0 | `create`, `start`, `kill`, `delete`, `exec`, `execKill`, `reopenLog`, `state`, `subscribe`, `shutdown` |
 //! | 1 | terminals, `attach`, `closeStdin`, `resize`, `pause`, `resume`, `update`, `stats`, `processes`; [`Handler`]s |
+//! | 2 | sandboxes with a user namespace |
 
 mod answer;
 mod call;
@@ -52,7 +57,7 @@ pub use sandbox::{HANDLER_SECS_MAX_DEFAULT, Handler, NamespaceMode, SandboxNames
 pub const VERSION: u32 = 1;
 
 /// The revision of that version.
-pub const REVISION: u32 = 1;
+pub const REVISION: u32 = 2;
 
 /// The largest packet in either direction, in bytes.
 pub const PACKET_BYTES_MAX: usize = 64 * 1024;

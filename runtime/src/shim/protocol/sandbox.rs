@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use oci_spec::runtime::LinuxIdMapping;
 use serde::{Deserialize, Serialize};
 
 /// What a shim has to make before it listens. Written to `sandbox.json` by the client.
@@ -17,8 +18,15 @@ pub struct SandboxSpec {
     pub hostname: String,
     /// Which namespaces the containers of this sandbox share.
     pub namespaces: SandboxNamespaces,
-    /// The pod's cgroup, absolute below each hierarchy's root, such as `/kubepods/burstable/pod<uid>`. The shim puts
-    /// itself into no pod cgroup; the containers go below it.
+    /// The users of a new user namespace (user_namespaces(7)), at least one entry.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub uid_mappings: Vec<LinuxIdMapping>,
+    /// Its groups, likewise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gid_mappings: Vec<LinuxIdMapping>,
+    /// The pod's cgroup, absolute below each hierarchy's root, such as `/kubepods/burstable/pod<uid>`. The shim makes it
+    /// with the sandbox, and removes it with the sandbox if it was not there before. It puts itself into no pod cgroup;
+    /// the containers go below it.
     pub cgroup: String,
     /// Sysctls to set in the sandbox's own namespaces, by dotted name.
     #[serde(default)]
@@ -31,9 +39,9 @@ pub struct SandboxSpec {
 /// Another OCI runtime, driven by its command line: runc, crun and whatever takes the same words.
 ///
 /// It is run with `--root`, `--log` and `--log-format json` before each of the verbs `create`, `start`, `kill [--all]`,
-/// `delete --force`, `exec --detach`, `pause`, `resume` and `update --resources`; never two of `start` and `delete` for one
-/// container at a time. What a container uses, its processes, its end and the OOM killer's visits are seen by the shim
-/// itself, which adopts what the runtime makes.
+/// `delete --force`, `exec --detach`, `pause`, `resume` and `update --resources`; `kill` and `exec` beside any but `create`
+/// and `delete`, the others one at a time for one container. What a container uses, its processes, its end and the OOM
+/// killer's visits are seen by the shim itself, which adopts what the runtime makes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Handler {
@@ -80,6 +88,11 @@ impl Handler {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SandboxNamespaces {
+    /// The user namespace. A new one is made first: it owns the others that are made, which its root may then change. The
+    /// containers join it by its path, as they do the others. With a shared pid namespace it has to map user and group
+    /// 65535, which the init of that runs as.
+    #[serde(default = "host")]
+    pub user: NamespaceMode,
     /// The network namespace.
     pub net: NamespaceMode,
     /// The System V IPC and POSIX message queue namespace.
@@ -101,6 +114,10 @@ pub enum NamespaceMode {
     Host,
     /// Each container makes its own.
     Container,
+}
+
+fn host() -> NamespaceMode {
+    NamespaceMode::Host
 }
 
 /// Who answers at `shim.sock`. Written to `shim.json` when the shim is ready.

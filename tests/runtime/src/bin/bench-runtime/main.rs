@@ -1,21 +1,28 @@
 //! How long a container takes: by our command line and its peers', through the shim, and on the bare kernel; all in one
-//! run, one after the other in turn, so that a busy machine is as busy for each.
+//! run, one after the other in turn, so that a busy machine is as busy for each. Then what shims cost in memory and
+//! wake-ups, and how much they log.
 //!
 //! | room | what it measures |
 //! |---|---|
 //! | `command` | a runtime's command line: create, start, delete, the whole cycle, run, exec |
+//! | `shim` | a shim, talked to |
 //! | `pod` | the library in a shim: create and start, delete, exec |
+//! | `crowd` | many idle shims, and as many conmons |
+//! | `logs` | the output of a container, logged |
 //! | `floor` | the kernel alone: the same namespaces, mounts and cgroups, with nothing around them |
 //! | `figures` | medians and ratios |
 //!
-//! usage: `bench-runtime [ROUNDS]`. The programs are those beside this one, or where `BERTH_BIN` says; peers are `crun` and
-//! `runc` in `PATH`. Bundles and state are on a tmpfs.
+//! usage: `bench-runtime [ROUNDS]`. The programs are those beside this one, or where `BERTH_BIN` says; peers are `crun`,
+//! `runc` and `conmon` in `PATH`. Bundles and state are on a tmpfs.
 #![forbid(unsafe_code)]
 
 mod command;
+mod crowd;
 mod figures;
 mod floor;
+mod logs;
 mod pod;
+mod shim;
 
 use std::path::{Path, PathBuf};
 
@@ -72,13 +79,13 @@ fn measure(rounds: usize) {
     let folder = Path::new("/tmp/berth-bench");
     let bundle = Bundle::in_folder(&folder.join("bundle"), "bench", &["/bin/true"]);
     let sleeper = Bundle::in_folder(&folder.join("sleeper"), "sleeper", &["/bin/sleep", "1000"]);
-    let ours = beside_this("berth-runtime");
-    let programs = [("berth", Some(ours)), ("crun", found("crun")), ("runc", found("runc"))];
+    let (ours, shim) = (beside_this("berth-runtime"), beside_this("berth-shim"));
+    let programs = [("berth", Some(ours.clone())), ("crun", found("crun")), ("runc", found("runc"))];
     let mut runtimes: Vec<command::Runtime> = programs
         .into_iter()
         .filter_map(|(name, path)| Some(command::Runtime::new(name, path?, folder, &bundle, &sleeper)))
         .collect();
-    let mut pod = pod::Pod::start(&beside_this("berth-shim"), folder, &bundle);
+    let mut pod = pod::Pod::start(&shim, folder, &bundle, &sleeper);
     let mut figures = Figures::default();
     for round in 0..=rounds {
         // The first round warms caches and does not count.
@@ -105,6 +112,12 @@ fn measure(rounds: usize) {
     ] {
         ratio(what, than, bar);
     }
+    println!();
+    crowd::print_shims(&shim, folder, &sleeper);
+    if let Some(conmon) = found("conmon") {
+        crowd::print_conmons(&conmon, &ours, folder, &sleeper);
+    }
+    logs::print(&shim, folder);
 }
 
 fn beside_this(name: &str) -> PathBuf {

@@ -1,94 +1,56 @@
-//! The library in a shim, by its socket: no process is made but the containers'.
+//! The library in a shim: no program is executed but the containers'.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use berth_runtime::shim::client::{self, Connection};
-use berth_runtime::shim::protocol::{Call, Event, NamespaceMode, SandboxNamespaces, SandboxSpec};
+use berth_runtime::shim::protocol::{Call, Event};
 use berth_runtime_tests::bundle::Bundle;
-use nix::sys::wait::waitpid;
-use nix::unistd::Pid;
 
 use crate::figures::Figures;
-
-/// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::shim::{PATIENCE, Shim};
 
 /// A shim and what is asked of it.
 pub(crate) struct Pod {
-    connection: Connection,
+    shim: Shim,
     bundle: PathBuf,
     round: u32,
 }
 
 impl Pod {
-    pub(crate) fn start(program: &Path, folder: &Path, bundle: &Bundle) -> Self {
-        let dir = folder.join("sandbox");
-        let spec = SandboxSpec {
-            id: "bench".into(),
-            hostname: "bench".into(),
-            // Each container makes all of its namespaces, as the command line's and the floor's do.
-            namespaces: SandboxNamespaces {
-                net: NamespaceMode::Host,
-                ipc: NamespaceMode::Host,
-                uts: NamespaceMode::Host,
-                pid: NamespaceMode::Container,
-            },
-            cgroup: "/berth-bench-pod".into(),
-            sysctls: Default::default(),
-            handler: None,
-        };
-        client::start_shim(program, &dir, &spec).unwrap_or_else(|error| panic!("{error}"));
-        let mut connection = Connection::connect(&dir, PATIENCE).expect("the shim listens");
-        ask(&mut connection, Call::Subscribe);
-        let sleeper = Bundle::in_folder(&folder.join("pod-sleeper"), "pod-sleeper", &["/bin/sleep", "1000"]);
-        ask(&mut connection, Call::create(sleeper_id(), sleeper.path.clone(), None));
-        ask(&mut connection, Call::Start { container: sleeper_id() });
-        Self { connection, bundle: bundle.path.clone(), round: 0 }
+    pub(crate) fn start(program: &Path, folder: &Path, bundle: &Bundle, sleeper: &Bundle) -> Self {
+        let mut shim = Shim::start(program, folder, "pod");
+        shim.ask(Call::create(sleeper_id(), sleeper.path.clone(), None));
+        shim.ask(Call::Start { container: sleeper_id() });
+        Self { shim, bundle: bundle.path.clone(), round: 0 }
     }
 
     pub(crate) fn measure(&mut self, figures: &mut Figures) {
         self.round += 1;
         let id = format!("bench-{}-pod-{}", std::process::id(), self.round);
-        let (connection, bundle) = (&mut self.connection, self.bundle.clone());
+        let (shim, bundle) = (&mut self.shim, self.bundle.clone());
         figures.measure("shim create+start", || {
-            ask(connection, Call::create(id.clone(), bundle, None));
-            ask(connection, Call::Start { container: id.clone() });
+            shim.ask(Call::create(id.clone(), bundle, None));
+            shim.ask(Call::Start { container: id.clone() });
         });
-        while !matches!(event(connection), Event::Exited { .. }) {}
-        figures.measure("shim delete", || ask(connection, Call::Delete { container: id.clone() }));
-        let null = File::options().read(true).write(true).open("/dev/null").expect("every machine has it");
-        let process = serde_json::from_value(serde_json::json!({
-            "args": ["/bin/true"], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0},
-        }))
-        .expect("it is a process");
-        let call = Call::Exec { container: sleeper_id(), exec: id, process: Box::new(process) };
+        while !matches!(shim.event(), Event::Exited { .. }) {}
+        figures.measure("shim delete", || shim.ask(Call::Delete { container: id.clone() }));
         figures.measure("shim exec", || {
-            connection.call(call, &[null.as_fd(); 3], PATIENCE).expect("the shim runs it");
-            while !matches!(event(connection), Event::ExecExited { .. }) {}
+            exec(shim, sleeper_id(), id);
+            while !matches!(shim.event(), Event::ExecExited { .. }) {}
         });
     }
 }
 
-fn ask(connection: &mut Connection, call: Call) {
-    connection.call(call, &[], PATIENCE).unwrap_or_else(|error| panic!("{error}"));
-}
-
-fn event(connection: &mut Connection) -> Event {
-    connection.next_event(PATIENCE).expect("the shim lives").expect("an event comes")
-}
-
-impl Drop for Pod {
-    fn drop(&mut self) {
-        let pid = fs::read_to_string("/tmp/berth-bench/sandbox/shim.json").ok();
-        ask(&mut self.connection, Call::Shutdown);
-        let pid = pid.and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok()?["pid"].as_i64());
-        if let Some(pid) = pid {
-            let _ = waitpid(Pid::from_raw(pid as i32), None);
-        }
-    }
+/// Executes `true` in a container.
+pub(crate) fn exec(shim: &mut Shim, container: String, exec: String) {
+    let null = File::options().read(true).write(true).open("/dev/null").expect("every machine has it");
+    let process = serde_json::from_value(serde_json::json!({
+        "args": ["/bin/true"], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0},
+    }))
+    .expect("it is a process");
+    let call = Call::Exec { container, exec, process: Box::new(process) };
+    shim.connection.call(call, &[null.as_fd(); 3], PATIENCE).expect("the shim runs it");
 }
 
 /// The container in which other processes are run.
