@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::auth::CredentialsError;
+
 /// A failure of the store, of a registry, or of what came from one.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -64,6 +66,34 @@ pub enum Error {
         what: String,
         /// Its own words.
         message: String,
+    },
+    /// A registry has mirrors, and neither they nor it could help.
+    #[error("no mirror of registry {registry} could help ({mirrors}), and neither could the registry")]
+    Mirrors {
+        /// The registry, as the image's name has it.
+        registry: String,
+        /// Each mirror's failure.
+        mirrors: String,
+        /// The registry's own failure.
+        #[source]
+        source: Box<Error>,
+    },
+    /// What was configured for a registry makes no sense.
+    #[error("cannot use {}: {why}", path.display())]
+    Hosts {
+        /// The `hosts.toml`, or a file that it names.
+        path: PathBuf,
+        /// The field, and what is wrong with it.
+        why: String,
+    },
+    /// The credentials for a registry could not be got.
+    #[error("cannot get credentials for registry {registry}")]
+    Credentials {
+        /// Its `host:port`.
+        registry: String,
+        /// Why not.
+        #[source]
+        source: CredentialsError,
     },
     /// A manifest, index or configuration makes no sense or is not for us.
     #[error("{what}: {why}")]
@@ -137,6 +167,12 @@ pub enum Error {
         /// What it was at.
         doing: &'static str,
     },
+}
+
+/// An error with all that lies beneath it, in one line.
+pub(crate) fn told(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Why a layer's archive could not be unpacked.

@@ -12,11 +12,11 @@ use crate::error::Error;
 use crate::limits::CONFIG_BYTES_MAX;
 use crate::manifest::{self, Document, Host};
 use crate::reference::Reference;
-use crate::registry::{Repository, incoming, send_blob};
+use crate::registry::{Repository, Served, incoming, send_blob};
 use crate::store::layer::{self, Expected};
 use crate::store::place::Lease;
 use crate::store::{Arrival, Shared};
-use crate::{Auth, Image, Progress};
+use crate::{Image, Keyring, Progress};
 
 /// What one pull's tasks share.
 struct Pull {
@@ -38,19 +38,19 @@ struct Wanted {
 pub(crate) async fn pull(
     store: &Arc<Shared>,
     reference: &Reference,
-    auth: Option<Auth>,
+    keyring: Keyring,
     progress: Option<mpsc::Sender<Progress>>,
 ) -> Result<Image, Error> {
     let of_lease = Arc::clone(store);
     let lease = spawn_blocking(move || of_lease.place.lease()).await;
     let _lease = lease.unwrap_or(Err(Error::Stopped { doing: "waiting for the store" }))?;
-    let repository = Repository::of(store, reference, auth).await?;
+    let repository = Repository::of(store, reference, keyring).await?;
     let pull = Arc::new(Pull { store: Arc::clone(store), repository, progress, _lease });
 
     let (target, bytes, found) = pull.manifest(reference).await?;
     let config_digest = manifest::digest_of("field config", found.config())?;
-    let config = pull.repository.small_blob(&config_digest, CONFIG_BYTES_MAX).await?;
-    verify("the configuration", &config, &config_digest, Some(found.config().size()))?;
+    let check = |config: &[u8]| verify("the configuration", config, &config_digest, Some(found.config().size()));
+    let config = pull.repository.small_blob(&config_digest, CONFIG_BYTES_MAX, check).await?;
     let (_, diff_ids) = manifest::parse_config(&config_digest.to_string(), &config, found.layers().len())?;
     pull.layers(found.layers(), &diff_ids).await?;
 
@@ -73,20 +73,24 @@ impl Pull {
     async fn manifest(&self, reference: &Reference) -> Result<(Digest, Vec<u8>, Box<ImageManifest>), Error> {
         let name = reference.digest().map(Digest::to_string).or(reference.tag().map(str::to_owned)).unwrap_or_default();
         let what = format!("manifest of {reference}");
-        let (bytes, content_type) = self.repository.manifest(&name).await?;
-        if let Some(digest) = reference.digest() {
-            verify(&what, &bytes, digest, None)?;
-        }
+        let read = |bytes: &[u8], content_type: Option<&str>| {
+            reference.digest().map_or(Ok(()), |digest| verify(&what, bytes, digest, None))?;
+            manifest::parse(&what, bytes, content_type)
+        };
+        let (bytes, document) = self.repository.manifest(&name, read).await?;
         let target = reference.digest().cloned().unwrap_or_else(|| Digest::of(&bytes));
-        let index = match manifest::parse(&what, &bytes, content_type.as_deref())? {
+        let index = match document {
             Document::Manifest(found) => return Ok((target, bytes, found)),
             Document::Index(index) => index,
         };
         let entry = manifest::choose(&what, &index, Host::this())?;
         let digest = manifest::digest_of(&what, entry)?;
-        let (bytes, content_type) = self.repository.manifest(&digest.to_string()).await?;
-        verify(&what, &bytes, &digest, Some(entry.size()))?;
-        match manifest::parse(&what, &bytes, content_type.as_deref())? {
+        let read = |bytes: &[u8], content_type: Option<&str>| {
+            verify(&what, bytes, &digest, Some(entry.size()))?;
+            manifest::parse(&what, bytes, content_type)
+        };
+        let (bytes, document) = self.repository.manifest(&digest.to_string(), read).await?;
+        match document {
             Document::Manifest(found) => Ok((target, bytes, found)),
             Document::Index(_) => Err(Error::manifest(what, "an index in an index")),
         }
@@ -124,7 +128,20 @@ impl Pull {
         Ok(())
     }
 
+    /// Fetches and unpacks a layer, once more from the registry itself if a mirror had another.
     async fn fetch(self: &Arc<Self>, wanted: &Wanted) -> Result<(), Error> {
+        match self.fetch_once(wanted).await? {
+            (Served::ByMirror, Err(error @ (Error::Mismatch { .. } | Error::Layer { .. }))) => {
+                tracing::warn!(layer = %wanted.digest, %error, "a mirror gave something else: asking the registry itself");
+                self.repository.distrust_mirrors();
+                self.fetch_once(wanted).await?.1
+            }
+            (_, unpacked) => unpacked,
+        }
+    }
+
+    /// Who gave the layer, and what came of it.
+    async fn fetch_once(self: &Arc<Self>, wanted: &Wanted) -> Result<(Served, Result<(), Error>), Error> {
         let (outgoing, blob) = incoming();
         let label = wanted.digest.to_string();
         let expected =
@@ -135,7 +152,7 @@ impl Pull {
         let sent = send_blob(&self.repository, &wanted.digest, wanted.size, outgoing, seen).await;
         let unpacked = unpacking.await.unwrap_or(Err(Error::Stopped { doing: "unpacking a layer" }));
         // A registry's own error says more than that the stream ended.
-        sent.and(unpacked.map(drop))
+        Ok((sent?, unpacked.map(drop)))
     }
 
     /// Never waits for the listener: one that is slow misses something.

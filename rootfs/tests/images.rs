@@ -4,6 +4,10 @@
 
 #[path = "images/crashes.rs"]
 mod crashes;
+#[path = "images/credentials.rs"]
+mod credentials;
+#[path = "images/fake.rs"]
+mod fake;
 #[path = "images/faults.rs"]
 mod faults;
 #[path = "images/hostile.rs"]
@@ -12,6 +16,8 @@ mod hostile;
 mod import;
 #[path = "images/layers.rs"]
 mod layers;
+#[path = "images/mirrors.rs"]
+mod mirrors;
 #[path = "images/registry.rs"]
 mod registry;
 #[path = "images/support.rs"]
