@@ -48,6 +48,7 @@ pub(crate) struct Repository {
     transport: Arc<Transport>,
     /// As the image's name has it.
     registry: String,
+    path: String,
     /// In the order in which they are asked, the registry itself last.
     sources: Vec<Source>,
     /// Whether a mirror gave something else than it was asked for: none is asked any more.
@@ -76,6 +77,7 @@ impl Repository {
         Ok(Self {
             transport: Arc::clone(&store.transport),
             registry: registry.to_owned(),
+            path: reference.repository().to_owned(),
             sources,
             is_distrusting: AtomicBool::new(false),
         })
@@ -88,9 +90,10 @@ impl Repository {
         name: &str,
         read: impl Fn(&[u8], Option<&str>) -> Result<T, Error>,
     ) -> Result<(Vec<u8>, T), Error> {
-        let need = if name.contains(':') { Need::Content } else { Need::Tag };
+        // A tag has no colon, and a digest has one.
+        let (need, joint) = if name.contains(':') { (Need::Content, '@') } else { (Need::Tag, ':') };
         let accepted = HeaderValue::from_str(&ACCEPTED.join(", ")).unwrap_or(HeaderValue::from_static("*/*"));
-        let (rest, what) = (format!("manifests/{name}"), format!("manifest {name}"));
+        let (rest, what) = (format!("manifests/{name}"), format!("manifest {}{joint}{name}", self.path));
         self.small(need, &rest, &what, &[(ACCEPT, accepted)], MANIFEST_BYTES_MAX, read).await
     }
 

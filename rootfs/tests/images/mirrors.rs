@@ -178,8 +178,8 @@ async fn when_nobody_can_help_each_is_told_of() {
     let parts = [
         format!("no mirror of registry {} could help (no answer from registry {free}: ", registry.host),
         "Connection refused".to_owned(),
-        format!("; registry {} answered 500 for manifest latest: internal server error)", mirror.host),
-        format!("neither could the registry: registry {} answered 500 for manifest latest", registry.host),
+        format!("; registry {} answered 500 for manifest app:latest: internal server error)", mirror.host),
+        format!("neither could the registry: registry {} answered 500 for manifest app:latest", registry.host),
     ];
     for part in parts {
         assert!(words.contains(&part), "{part}: {words}");
@@ -261,4 +261,20 @@ async fn a_registrys_certificate_is_trusted_where_its_folder_says() {
     assert_eq!(pull(&mirror).await, Ok(()), "as a mirror");
     let error = pull("").await.unwrap_err();
     assert!(error.contains("certificate"), "{error}");
+
+    // Now one that wants to know us by a certificate, too.
+    drop(registry);
+    let authorities = format!("[\"{}\"]", path("cert.pem"));
+    let registry =
+        Registry::start(&bench, &[&variables[..], &[("REGISTRY_HTTP_TLS_CLIENTCAS", &authorities)]].concat());
+    let pull = async |client: &str| {
+        let (bench, folder) = bench_with(&registry.host, &format!("ca = \"ca.pem\"\n{client}"));
+        let folder = folder.path().join(&registry.host);
+        fs::write(folder.join("ca.pem"), made.cert.pem()).unwrap();
+        fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+        bench.store.pull(&registry.reference("app"), None, None).await.map(drop).map_err(|error| told(&error))
+    };
+    assert_eq!(pull("client = [\"ca.pem\", \"key.pem\"]").await, Ok(()));
+    let error = pull("").await.unwrap_err();
+    assert!(error.to_lowercase().contains("certificate"), "{error}");
 }
