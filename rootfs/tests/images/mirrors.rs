@@ -275,6 +275,7 @@ async fn a_registrys_certificate_is_trusted_where_its_folder_says() {
         bench.store.pull(&registry.reference("app"), None, None).await.map(drop).map_err(|error| told(&error))
     };
     assert_eq!(pull("client = [\"ca.pem\", \"key.pem\"]").await, Ok(()));
+    // The refusal comes after the handshake (TLS 1.3): sometimes only the closed connection is seen of it.
     let error = pull("").await.unwrap_err();
-    assert!(error.to_lowercase().contains("certificate"), "{error}");
+    assert!(error.starts_with("no answer from registry"), "{error}");
 }
