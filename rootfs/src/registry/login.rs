@@ -2,6 +2,7 @@
 //! longer does.
 
 use std::collections::VecDeque;
+use std::sync::OnceLock;
 
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
@@ -22,6 +23,8 @@ pub(super) struct Login {
     /// The host that credentials are looked up for; the hub's is not the one that is asked.
     host: String,
     repository: String,
+    /// How many credentials there are, once the host has asked.
+    known: OnceLock<usize>,
     state: Mutex<State>,
 }
 
@@ -75,7 +78,16 @@ struct Token {
 
 impl Login {
     pub(super) fn new(keyring: Keyring, host: &str, repository: &str) -> Self {
-        Self { keyring, host: host.to_owned(), repository: repository.to_owned(), state: Mutex::default() }
+        let (host, repository) = (host.to_owned(), repository.to_owned());
+        Self { keyring, host, repository, known: OnceLock::new(), state: Mutex::default() }
+    }
+
+    /// What the host could be shown, for whoever is refused.
+    pub(super) fn shown(&self) -> String {
+        match self.known.get() {
+            None | Some(0) => format!("there are no credentials for {}", self.host),
+            Some(count) => format!("credentials for {}: {count}", self.host),
+        }
     }
 
     /// The proof for the next request, and its number.
@@ -135,6 +147,7 @@ impl Login {
     async fn candidates(&self) -> Result<VecDeque<Option<Auth>>, Error> {
         let found = self.keyring.find(&self.host, &self.repository).await;
         let found = found.map_err(|source| Error::Credentials { registry: self.host.clone(), source })?;
+        self.known.get_or_init(|| found.len());
         match found.is_empty() {
             true => Ok(VecDeque::from([None])),
             false => Ok(found.into_iter().map(Some).take(LOGINS_MAX).collect()),

@@ -197,6 +197,7 @@ impl Source {
     }
 
     pub(super) fn refused(&self, message: String) -> Error {
+        let message = format!("{message} ({})", self.login.shown());
         Error::Unauthorized { registry: self.name.clone(), repository: self.repository.clone(), message }
     }
 

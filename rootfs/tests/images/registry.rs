@@ -208,9 +208,11 @@ async fn a_registry_that_wants_a_password_gets_the_right_one() {
         let auth = Auth::Password { username: "user".into(), password: password.into() };
         Some(Keyring::of(&reference, auth))
     };
-    for wrong in [None, auth("wrong")] {
-        let result = bench.store.pull(&reference, wrong, None).await;
-        assert!(matches!(result, Err(Error::Unauthorized { .. })), "{result:?}");
+    for (wrong, shown) in [(None, "(there are no credentials for HOST)"), (auth("wrong"), "(credentials for HOST: 1)")]
+    {
+        let error = bench.store.pull(&reference, wrong, None).await.unwrap_err();
+        let shown = shown.replace("HOST", &registry.host);
+        assert!(matches!(error, Error::Unauthorized { .. }) && told(&error).ends_with(&shown), "{}", told(&error));
     }
     bench.store.pull(&reference, auth("secret"), None).await.unwrap();
 }
