@@ -8,6 +8,9 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
+/// Where mirrors of registries are configured.
+const REGISTRY_CONFIG_DIR: &str = "/etc/berth/certs.d";
+
 /// A bare Linux machine as a Kubernetes node.
 #[derive(Debug, Parser)]
 #[command(name = "berth", version, propagate_version = true)]
@@ -94,6 +97,10 @@ pub(crate) struct NodeFlags {
     /// A registry to be spoken to over plain HTTP
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) insecure_registry: Vec<String>,
+    /// Folder of <host>/hosts.toml files: mirrors and certificates of registries, in containerd's format
+    #[arg(long, value_name = "DIR", default_value = REGISTRY_CONFIG_DIR)]
+    #[serde(default)]
+    pub(crate) registry_config_dir: PathBuf,
     /// Folders of CNI plugins
     #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin", value_delimiter = ',')]
     pub(crate) cni_bin_dir: Vec<PathBuf>,
@@ -261,12 +268,8 @@ pub(crate) enum ImageVerb {
     Pull {
         /// The image, such as docker.io/library/nginx:1.29
         image: String,
-        /// USER:PASSWORD for the registry
-        #[arg(long, value_name = "USER:PASSWORD")]
-        creds: Option<String>,
-        /// A registry to be spoken to over plain HTTP
-        #[arg(long, value_name = "HOST:PORT")]
-        insecure_registry: Vec<String>,
+        #[command(flatten)]
+        registry: RegistryOptions,
         /// Never let it go when the disk is full
         #[arg(long)]
         pin: bool,
@@ -330,6 +333,24 @@ pub(crate) struct MountImageOptions {
     /// Group ids, likewise
     #[arg(long, value_name = "IDS", value_parser = id_map, requires = "uidmap")]
     pub(crate) gidmap: Vec<berth_rootfs::IdMap>,
+}
+
+/// How one registry is reached.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RegistryOptions {
+    /// USER:PASSWORD for the registry
+    #[arg(long, value_name = "USER:PASSWORD", conflicts_with = "authfile")]
+    pub(crate) creds: Option<String>,
+    /// Credentials in the format of docker's config.json; without, $REGISTRY_AUTH_FILE, $DOCKER_CONFIG/config.json or
+    /// ~/.docker/config.json
+    #[arg(long, value_name = "FILE")]
+    pub(crate) authfile: Option<PathBuf>,
+    /// A registry to be spoken to over plain HTTP
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) insecure_registry: Vec<String>,
+    /// Folder of <host>/hosts.toml files: mirrors and certificates of registries, in containerd's format
+    #[arg(long, value_name = "DIR", default_value = REGISTRY_CONFIG_DIR)]
+    pub(crate) registry_config_dir: PathBuf,
 }
 
 #[derive(Debug, ClapArgs)]

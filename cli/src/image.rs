@@ -1,21 +1,22 @@
 //! `berth image`: the images of this node, with or without an agent running.
 
+use std::env;
 use std::fs::{self, File};
 use std::io::{self, IsTerminal};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use berth_rootfs::{
-    Access, Auth, Collected, Digest, GcPolicy, Image, ImportConfig, MountOptions, Owners, Progress, Reference,
+    Access, Auth, Collected, Digest, GcPolicy, Image, ImportConfig, Keyring, MountOptions, Owners, Progress, Reference,
     RegistryConfig, Store,
 };
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use crate::args::{ImageOptions, ImageVerb, ImportOptions, MountImageOptions, Output};
+use crate::args::{ImageOptions, ImageVerb, ImportOptions, MountImageOptions, Output, RegistryOptions};
 use crate::node::runtime;
 use crate::output;
 
@@ -26,23 +27,27 @@ const HEADINGS: [&str; 4] = ["IMAGE", "ID", "SIZE", "AGE"];
 
 pub(crate) fn run(options: ImageOptions) -> Result<ExitCode> {
     let dir = options.folders.state_dir.join("images");
-    let open = |insecure: Vec<String>| Store::open(&dir, RegistryConfig { insecure }).context("cannot open the images");
+    let open = |registries| Store::open(&dir, registries).context("cannot open the images");
+    let open_here = || open(RegistryConfig::default());
     let runtime = runtime()?;
     match options.verb {
-        ImageVerb::Ls { output } => list(&open(Vec::new())?, output)?,
-        ImageVerb::Pull { image, creds, insecure_registry, pin, output } => {
-            let store = open(insecure_registry)?;
-            let image = runtime.block_on(pull(&store, &image, creds.as_deref()))?;
+        ImageVerb::Ls { output } => list(&open_here()?, output)?,
+        ImageVerb::Pull { image, registry, pin, output } => {
+            let reference: Reference = image.parse()?;
+            let keyring = keyring(&reference, &registry)?;
+            let (insecure, config_dir) = (registry.insecure_registry, Some(registry.registry_config_dir));
+            let store = open(RegistryConfig { insecure, config_dir })?;
+            let image = runtime.block_on(pull(&store, &reference, keyring))?;
             if pin {
                 runtime.block_on(store.pin(&image.id, true))?;
             }
             tell(&[image], output)?;
         }
-        ImageVerb::Import(options) => runtime.block_on(import(&open(Vec::new())?, &options))?,
-        ImageVerb::Export { file, images } => runtime.block_on(export(&open(Vec::new())?, &file, &images))?,
-        ImageVerb::Inspect { images } => inspect(&open(Vec::new())?, &images)?,
+        ImageVerb::Import(options) => runtime.block_on(import(&open_here()?, &options))?,
+        ImageVerb::Export { file, images } => runtime.block_on(export(&open_here()?, &file, &images))?,
+        ImageVerb::Inspect { images } => inspect(&open_here()?, &images)?,
         ImageVerb::Rm { images } => {
-            let store = open(Vec::new())?;
+            let store = open_here()?;
             for image in images {
                 runtime.block_on(store.remove(&image)).with_context(|| format!("cannot remove {image:?}"))?;
             }
@@ -50,12 +55,12 @@ pub(crate) fn run(options: ImageOptions) -> Result<ExitCode> {
         ImageVerb::Prune { all, unused_for, output } => {
             let max_age = all.then(|| unused_for.unwrap_or_default().unsigned_abs());
             let policy = GcPolicy { max_age, untagged: true, ..GcPolicy::default() };
-            told_pruned(&runtime.block_on(open(Vec::new())?.collect(&policy))?, output)?;
+            told_pruned(&runtime.block_on(open_here()?.collect(&policy))?, output)?;
         }
-        ImageVerb::Mount(options) => runtime.block_on(mount(&open(Vec::new())?, &options))?,
+        ImageVerb::Mount(options) => runtime.block_on(mount(&open_here()?, &options))?,
         ImageVerb::Unmount { target } => {
             let target = std::path::absolute(&target)?;
-            runtime.block_on(open(Vec::new())?.unmount(&key_of(&target), &target))?;
+            runtime.block_on(open_here()?.unmount(&key_of(&target), &target))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -109,21 +114,28 @@ fn cells(image: &Image) -> Vec<Vec<String>> {
     names.into_iter().map(line).collect()
 }
 
-async fn pull(store: &Store, name: &str, creds: Option<&str>) -> Result<Image> {
-    let reference: Reference = name.parse()?;
-    let auth = creds.map(credentials).transpose()?;
+async fn pull(store: &Store, reference: &Reference, keyring: Option<Keyring>) -> Result<Image> {
     let (news, inbox) = mpsc::channel(NEWS_MAX);
     let shown = tokio::spawn(show(inbox));
-    let image = store.pull(&reference, auth, Some(news)).await;
+    let image = store.pull(reference, keyring, Some(news)).await;
     shown.await?;
     Ok(image?)
 }
 
-fn credentials(text: &str) -> Result<Auth> {
-    match text.split_once(':') {
-        Some((username, password)) => Ok(Auth { username: username.to_owned(), password: password.to_owned() }),
-        None => bail!("--creds: expected USER:PASSWORD"),
+/// The credentials that were given, or else those that docker or podman has of the user.
+fn keyring(reference: &Reference, options: &RegistryOptions) -> Result<Option<Keyring>> {
+    if let Some(text) = &options.creds {
+        let Some((username, password)) = text.split_once(':') else { bail!("--creds: expected USER:PASSWORD") };
+        let auth = Auth::Password { username: username.to_owned(), password: password.to_owned() };
+        return Ok(Some(Keyring::of(reference, auth)));
     }
+    let named = |variable: &str| env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(path) = options.authfile.clone().or_else(|| named("REGISTRY_AUTH_FILE")) {
+        return Ok(Some(Keyring::read(&path)?));
+    }
+    let folder = named("DOCKER_CONFIG").or_else(|| named("HOME").map(|home| home.join(".docker")));
+    let path = folder.map(|folder| folder.join("config.json")).filter(|path| path.exists());
+    Ok(path.map(|path| Keyring::read(&path)).transpose()?)
 }
 
 /// A bar for each layer on a terminal, a line for each elsewhere.

@@ -98,6 +98,7 @@ pub(crate) fn engine_config(config: &Config, flags: &NodeFlags) -> Result<Engine
         cni_bin_dirs: flags.cni_bin_dir.clone(),
         cni_conf_dir: flags.cni_conf_dir.clone(),
         insecure_registries: flags.insecure_registry.clone(),
+        registry_config_dir: Some(flags.registry_config_dir.clone()),
         log_max_bytes: config.log_max_bytes,
         log_max_files: config.log_max_files,
     })

@@ -1,10 +1,10 @@
 //! Images, in the words of the engine's clients.
 
-use berth_rootfs::{Auth, Image, Reference};
+use berth_rootfs::{Image, Keyring, Reference};
 
 use crate::error::chain;
 use crate::status::ImageStatus;
-use crate::{Error, Inner, PullPolicy, RegistryAuth};
+use crate::{Error, Inner, PullPolicy};
 
 impl Inner {
     /// Makes an image present.
@@ -12,7 +12,7 @@ impl Inner {
         &self,
         name: &str,
         policy: PullPolicy,
-        auth: Option<RegistryAuth>,
+        keyring: Option<Keyring>,
     ) -> Result<ImageStatus, Error> {
         let reference = parse(name)?;
         if policy == PullPolicy::IfNotPresent
@@ -20,8 +20,7 @@ impl Inner {
         {
             return Ok(status(&present));
         }
-        let auth = auth.map(|auth| Auth { username: auth.username, password: auth.password });
-        match self.store.pull(&reference, auth, None).await {
+        match self.store.pull(&reference, keyring, None).await {
             Ok(image) => Ok(status(&image)),
             Err(error) => Err(Error::Pull { reference: name.to_owned(), message: chain(&error) }),
         }

@@ -40,6 +40,8 @@ use crate::live::Sandboxes;
 use crate::network::Networks;
 use crate::record::Layout;
 
+pub use berth_rootfs::{CredentialsError, Keyring};
+
 pub use crate::config::{ContainerConfig, SandboxConfig};
 pub use crate::error::Error;
 pub use crate::event::Event;
@@ -64,6 +66,8 @@ pub struct EngineConfig {
     pub cni_conf_dir: PathBuf,
     /// Registries to be spoken to over plain HTTP, as `host:port`.
     pub insecure_registries: Vec<String>,
+    /// Folder of `<host>/hosts.toml` files: by which mirrors registries are reached. `/etc/berth/certs.d`.
+    pub registry_config_dir: Option<PathBuf>,
     /// The size in bytes at which a container's log is rotated.
     pub log_max_bytes: u64,
     /// How many files of a container's log are kept.
@@ -80,15 +84,6 @@ pub struct PodNetwork {
     pub pod_cidrs: Vec<ipnetwork::IpNetwork>,
     /// The largest packet; the kernel's choice when absent.
     pub mtu: Option<u32>,
-}
-
-/// Credentials for one registry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RegistryAuth {
-    /// The user's name.
-    pub username: String,
-    /// The password.
-    pub password: String,
 }
 
 /// Whether an image is fetched.
@@ -126,7 +121,10 @@ impl Engine {
     /// Opens the engine: adopts living shims, ends what is half done, frees what nobody owns any more.
     pub async fn open(config: EngineConfig) -> Result<Self, Error> {
         let layout = Layout::make(&config.run_dir)?;
-        let registries = RegistryConfig { insecure: config.insecure_registries.clone() };
+        let registries = RegistryConfig {
+            insecure: config.insecure_registries.clone(),
+            config_dir: config.registry_config_dir.clone(),
+        };
         let store = Store::open(&config.state_dir.join("images"), registries)
             .map_err(|error| Error::Internal { message: chain(&error) })?;
         let inner = Arc::new(Inner {
@@ -250,9 +248,9 @@ impl Engine {
         &self,
         reference: &str,
         policy: PullPolicy,
-        auth: Option<RegistryAuth>,
+        keyring: Option<Keyring>,
     ) -> Result<ImageStatus, Error> {
-        self.inner.pull(reference, policy, auth).await
+        self.inner.pull(reference, policy, keyring).await
     }
 
     /// An image by reference or id, if it is present.

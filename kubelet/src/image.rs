@@ -3,11 +3,10 @@
 use std::time::{Duration, Instant};
 
 use berth_api::reason::{event, waiting};
-use berth_engine::{Engine, Error, ImageStatus, PullPolicy, RegistryAuth};
+use berth_engine::{CredentialsError, Engine, Error, ImageStatus, Keyring, PullPolicy};
 use k8s_openapi::api::core::v1::{Container, Secret};
-use serde_json::Value;
 
-use crate::objects::{ObjectError, Objects};
+use crate::objects::Objects;
 use crate::pod::desired::Desired;
 use crate::pod::event::{Fault, Product};
 use crate::pod::notice::Notice;
@@ -85,23 +84,9 @@ fn pulled_message(reference: &str, took: Duration) -> String {
 }
 
 async fn pull(engine: &Engine, objects: &Objects, desired: &Desired, reference: &str) -> Result<ImageStatus, Fault> {
+    let keyring = keyring(objects, desired).await?;
     // The engine is asked for what the policy has decided already: whatever the registry has now.
-    let auths = credentials(objects, desired, reference)
-        .await
-        .map_err(|error| Fault { reason: waiting::ERR_IMAGE_PULL, message: format!("image pull secret: {error}") })?;
-    let mut tries = auths.into_iter().map(Some).collect::<Vec<_>>();
-    if tries.is_empty() {
-        tries.push(None);
-    }
-    let mut last = None;
-    for auth in tries {
-        match engine.pull(reference, PullPolicy::Always, auth).await {
-            Ok(image) => return Ok(image),
-            Err(error) => last = Some(fault(&error)),
-        }
-    }
-    let nothing = || Fault { reason: waiting::ERR_IMAGE_PULL, message: "nothing was tried".to_owned() };
-    Err(last.unwrap_or_else(nothing))
+    engine.pull(reference, PullPolicy::Always, Some(keyring)).await.map_err(|error| fault(&error))
 }
 
 fn fault(error: &Error) -> Fault {
@@ -112,59 +97,42 @@ fn fault(error: &Error) -> Fault {
     Fault { reason, message: error.to_string() }
 }
 
-/// The credentials for an image's registry from the pod's `imagePullSecrets`. A secret that is not there is passed
-/// over, as Kubernetes does: the image may need none.
-async fn credentials(objects: &Objects, desired: &Desired, reference: &str) -> Result<Vec<RegistryAuth>, ObjectError> {
-    let mut found = Vec::new();
+/// The credentials in the pod's `imagePullSecrets`. A secret that is not there is passed over, as Kubernetes does: the
+/// image may need none.
+async fn keyring(objects: &Objects, desired: &Desired) -> Result<Keyring, Fault> {
+    let mut keyring = Keyring::default();
     for named in desired.spec().image_pull_secrets.iter().flatten() {
-        if let Some(secret) = objects.secret(&desired.id.namespace, &named.name).await? {
-            found.extend(credentials_of(&secret, registry_of(reference)));
+        let wrong = |why: String| Fault {
+            reason: waiting::ERR_IMAGE_PULL,
+            message: format!("image pull secret {:?}: {why}", named.name),
+        };
+        let secret =
+            objects.secret(&desired.id.namespace, &named.name).await.map_err(|error| wrong(error.to_string()))?;
+        if let Some(secret) = secret {
+            keyring = keyring.and(keyring_of(&secret).map_err(|error| wrong(error.to_string()))?);
         }
     }
-    Ok(found)
+    Ok(keyring)
 }
 
-/// The registry that an image's name leads to; Docker Hub where it names none.
-fn registry_of(reference: &str) -> &str {
-    match reference.split_once('/') {
-        Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => first,
-        _ => "docker.io",
+/// The credentials in a secret of type `kubernetes.io/dockerconfigjson` or `kubernetes.io/dockercfg`.
+fn keyring_of(secret: &Secret) -> Result<Keyring, CredentialsError> {
+    let value = |key: &str| Some(&secret.data.as_ref()?.get(key)?.0);
+    match (value(".dockerconfigjson"), value(".dockercfg")) {
+        (Some(text), _) => Keyring::of_docker_config_json(text),
+        (None, Some(text)) => Keyring::of_docker_cfg(text),
+        (None, None) => Ok(Keyring::default()),
     }
-}
-
-/// The credentials for a registry in a secret of type `kubernetes.io/dockerconfigjson` or `kubernetes.io/dockercfg`.
-fn credentials_of(secret: &Secret, registry: &str) -> Vec<RegistryAuth> {
-    let Some(data) = &secret.data else { return Vec::new() };
-    let parse = |key: &str| data.get(key).and_then(|bytes| serde_json::from_slice::<Value>(&bytes.0).ok());
-    let new = parse(".dockerconfigjson").and_then(|config| config.get("auths").cloned());
-    let auths = new.or_else(|| parse(".dockercfg"));
-    let Some(Value::Object(auths)) = auths else { return Vec::new() };
-    let matching = auths.iter().filter(|(server, _)| is_server_of(server, registry));
-    matching.filter_map(|(_, entry)| credential(entry)).collect()
-}
-
-fn is_server_of(server: &str, registry: &str) -> bool {
-    let host = server.trim_start_matches("https://").trim_start_matches("http://");
-    let host = host.split('/').next().unwrap_or(host);
-    host == registry || (registry == "docker.io" && matches!(host, "index.docker.io" | "registry-1.docker.io"))
-}
-
-fn credential(entry: &Value) -> Option<RegistryAuth> {
-    use base64::Engine as _;
-    let text = |key: &str| entry.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
-    if let (Some(username), Some(password)) = (text("username"), text("password")) {
-        return Some(RegistryAuth { username: username.to_owned(), password: password.to_owned() });
-    }
-    let decoded = base64::engine::general_purpose::STANDARD.decode(text("auth")?).ok()?;
-    let decoded = String::from_utf8(decoded).ok()?;
-    let (username, password) = decoded.split_once(':')?;
-    Some(RegistryAuth { username: username.to_owned(), password: password.to_owned() })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use k8s_openapi::ByteString;
+    use serde_json::{Value, json};
+
     use super::*;
-    use serde_json::json;
 
     fn check_policy(image: &str, policy: Option<&str>, expected: Policy) {
         let container = Container {
@@ -187,24 +155,19 @@ mod tests {
         check_policy("web:1", Some("Always"), Policy::Always);
     }
 
-    fn check_credentials(config: Value, registry: &str, expected: Option<(&str, &str)>) {
-        use base64::Engine as _;
-        let text = base64::engine::general_purpose::STANDARD.encode(config.to_string());
-        let secret = serde_json::from_value(json!({ "data": { ".dockerconfigjson": text } })).unwrap();
-        let found = credentials_of(&secret, registry).into_iter().next();
-        let found = found.as_ref().map(|auth| (auth.username.as_str(), auth.password.as_str()));
-        assert_eq!(found, expected);
-    }
-
     #[test]
-    fn credentials_are_found_by_registry() {
-        let plain = json!({ "auths": { "r.example": { "username": "u", "password": "p" } } });
-        check_credentials(plain.clone(), "r.example", Some(("u", "p")));
-        check_credentials(plain, "other.example", None);
-        let encoded = json!({ "auths": { "https://index.docker.io/v1/": { "auth": "dTpwOnE=" } } });
-        check_credentials(encoded, registry_of("busybox"), Some(("u", "p:q")));
-        check_credentials(json!({ "auths": { "r": { "auth": "!" } } }), "r", None);
-        assert_eq!(registry_of("host:5000/a/b"), "host:5000");
-        assert_eq!(registry_of("library/busybox"), "docker.io");
+    fn secrets_of_both_types_are_read() {
+        let keyring = |key: &str, value: Value| {
+            let data = BTreeMap::from([(key.to_owned(), ByteString(value.to_string().into_bytes()))]);
+            keyring_of(&Secret { data: Some(data), ..Secret::default() })
+        };
+        let entries = json!({ "r.example": { "username": "u", "password": "p" } });
+        let new = keyring(".dockerconfigjson", json!({ "auths": entries.clone() })).unwrap();
+        assert_eq!(new, keyring(".dockercfg", entries.clone()).unwrap());
+        assert_ne!(new, Keyring::default());
+        assert_eq!(keyring("other", entries).unwrap(), Keyring::default());
+        assert_eq!(keyring_of(&Secret::default()).unwrap(), Keyring::default());
+        let error = keyring(".dockercfg", json!({ "r.example": 7 })).unwrap_err();
+        assert!(error.to_string().contains("r.example"), "{error}");
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::auth::CredentialsError;
 use crate::store::layer::TransferFailed;
 
 /// A failure of the store, of a registry, or of what came from one.
@@ -66,6 +67,34 @@ pub enum Error {
         what: String,
         /// Its own words.
         message: String,
+    },
+    /// A registry has mirrors, and neither they nor it could help.
+    #[error("no mirror of registry {registry} could help ({mirrors}), and neither could the registry")]
+    Mirrors {
+        /// The registry, as the image's name has it.
+        registry: String,
+        /// Each mirror's failure.
+        mirrors: String,
+        /// The registry's own failure.
+        #[source]
+        source: Box<Error>,
+    },
+    /// What was configured for a registry makes no sense.
+    #[error("cannot use {}: {why}", path.display())]
+    Hosts {
+        /// The `hosts.toml`, or a file that it names.
+        path: PathBuf,
+        /// The field, and what is wrong with it.
+        why: String,
+    },
+    /// The credentials for a registry could not be got.
+    #[error("cannot get credentials for registry {registry}")]
+    Credentials {
+        /// Its `host:port`.
+        registry: String,
+        /// Why not.
+        #[source]
+        source: CredentialsError,
     },
     /// A manifest, index or configuration makes no sense or is not for us.
     #[error("{what}: {why}")]
@@ -156,6 +185,12 @@ pub enum Error {
     },
 }
 
+/// An error with all that lies beneath it, in one line.
+pub(crate) fn told(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 /// Why a layer's archive could not be unpacked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -226,7 +261,8 @@ impl Error {
     pub(crate) fn is_about_content(&self) -> bool {
         match self {
             Self::Mismatch { .. } => true,
-            Self::Layer { source, .. } => matches!(source, UnpackError::Damaged { .. } | UnpackError::Read { .. }),
+            Self::Layer { source: UnpackError::Damaged { .. }, .. } => true,
+            Self::Layer { source: UnpackError::Read { .. }, .. } => !self.is_interruption(),
             _ => false,
         }
     }

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`Reference`] | what an image is called |
 //! | `manifest` | indexes, manifests, configurations, the choice of a platform; pure |
-//! | `registry`, `pull` | HTTP, credentials, blobs as streams; layers side by side |
+//! | [`Auth`], [`Keyring`] | credentials, and which of them is for whom |
+//! | `registry`, `pull` | HTTP, mirrors, blobs as streams; layers side by side |
 //! | `import` | OCI layouts, docker archives, plain root filesystems |
 //! | `unpack` | a stranger's tar into a folder, by way of `berth_sys::beneath` |
 //! | `store` | what is here: index, layers, locks, the sweep |
@@ -38,6 +39,7 @@
 //! comes into sight by a rename, a loss of power because layers that the disk did not have yet are marked.
 #![forbid(unsafe_code)]
 
+mod auth;
 mod digest;
 mod error;
 mod export;
@@ -52,10 +54,13 @@ mod snapshot;
 mod store;
 mod unpack;
 
+use std::path::PathBuf;
+
 use jiff::Timestamp;
 use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
 
+pub use self::auth::{Auth, CredentialsError, Keyring};
 pub use self::digest::Digest;
 pub use self::error::{Error, UnpackError};
 pub use self::gc::{Collected, GcPolicy, GcReason, Removal, Thresholds};
@@ -69,22 +74,9 @@ pub struct RegistryConfig {
     /// `host:port` of registries that speak plain HTTP. Those on the loopback interface are tried with HTTPS first and
     /// with HTTP then, as other clients do, without being named here.
     pub insecure: Vec<String>,
-}
-
-/// Credentials for one registry.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Auth {
-    /// The user's name.
-    pub username: String,
-    /// The password.
-    pub password: String,
-}
-
-impl std::fmt::Debug for Auth {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // A password must not come into a log.
-        out.debug_struct("Auth").field("username", &self.username).finish_non_exhaustive()
-    }
+    /// A folder with `<host>/hosts.toml` files, in containerd's format, which say by which mirrors and with which
+    /// certificates a registry is reached. Read anew for each pull.
+    pub config_dir: Option<PathBuf>,
 }
 
 /// What happens during a pull.

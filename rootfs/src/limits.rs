@@ -8,6 +8,22 @@ pub(crate) const MANIFEST_BYTES_MAX: u64 = 4 << 20;
 pub(crate) const CONFIG_BYTES_MAX: u64 = 8 << 20;
 /// The answer of a token server, or a registry's words about an error.
 pub(crate) const ANSWER_BYTES_MAX: u64 = 1 << 20;
+/// A registry's own words in our message, or a credential helper's, in letters.
+pub(crate) const MESSAGE_LETTERS_MAX: usize = 300;
+/// Docker's `config.json`, or a pull secret.
+pub(crate) const KEYRING_BYTES_MAX: u64 = 1 << 20;
+/// What a credential helper prints.
+pub(crate) const HELPER_ANSWER_BYTES_MAX: u64 = 64 << 10;
+/// How long a credential helper may take: it may have to ask a cloud.
+pub(crate) const HELPER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Credentials that are tried at one registry for one image.
+pub(crate) const LOGINS_MAX: usize = 16;
+/// A `hosts.toml`, or a certificate that it names.
+pub(crate) const HOSTS_BYTES_MAX: u64 = 1 << 20;
+/// Mirrors of one registry.
+pub(crate) const MIRRORS_MAX: usize = 16;
+/// HTTP clients, one for each way to trust a server, that are kept for the next pull.
+pub(crate) const CLIENTS_MAX: usize = 32;
 /// Layers of one image: more than any builder makes, fewer than overlayfs can stack (500).
 pub(crate) const LAYERS_MAX: usize = 256;
 /// Entries of an index.
@@ -41,6 +57,12 @@ pub(crate) const LAYERS_AT_ONCE: usize = 4;
 pub(crate) const CHUNKS_AHEAD: usize = 4;
 /// How long a registry may take to accept a connection.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a mirror may take to accept a connection, if its `dial_timeout` says nothing: there are others to be asked.
+pub(crate) const MIRROR_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a mirror may take to begin its answer.
+pub(crate) const MIRROR_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a mirror that did not answer is not asked again.
+pub(crate) const MIRROR_REST: Duration = Duration::from_secs(60);
 /// How long a registry may be silent.
 pub(crate) const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often a request or an interrupted blob is tried again.

@@ -12,12 +12,12 @@ use crate::error::Error;
 use crate::limits::CONFIG_BYTES_MAX;
 use crate::manifest::{self, Document, Host};
 use crate::reference::Reference;
-use crate::registry::{Repository, incoming, send_blob};
+use crate::registry::{Repository, Served, incoming, send_blob};
 use crate::store::layer::{self, Expected};
 use crate::store::part::Part;
 use crate::store::place::Lease;
 use crate::store::{Arrival, Shared};
-use crate::{Auth, Image, Progress};
+use crate::{Image, Keyring, Progress};
 
 /// What one pull's tasks share.
 struct Pull {
@@ -35,23 +35,31 @@ struct Wanted {
     diff_id: Digest,
 }
 
+/// What came of fetching a layer once.
+struct Fetched {
+    served: Served,
+    /// Whether a part of its blob was here.
+    resumed: bool,
+    outcome: Result<(), Error>,
+}
+
 /// Pulls `reference`. Giving up half way leaves whole layers for the next try and nothing else.
 pub(crate) async fn pull(
     store: &Arc<Shared>,
     reference: &Reference,
-    auth: Option<Auth>,
+    keyring: Keyring,
     progress: Option<mpsc::Sender<Progress>>,
 ) -> Result<Image, Error> {
     let of_lease = Arc::clone(store);
     let lease = spawn_blocking(move || of_lease.place.lease()).await;
     let _lease = lease.unwrap_or(Err(Error::Stopped { doing: "waiting for the store" }))?;
-    let repository = Repository::of(store, reference, auth).await?;
+    let repository = Repository::of(store, reference, keyring).await?;
     let pull = Arc::new(Pull { store: Arc::clone(store), repository, progress, _lease });
 
     let (target, bytes, found) = pull.manifest(reference).await?;
     let config_digest = manifest::digest_of("field config", found.config())?;
-    let config = pull.repository.small_blob(&config_digest, CONFIG_BYTES_MAX).await?;
-    verify("the configuration", &config, &config_digest, Some(found.config().size()))?;
+    let check = |config: &[u8]| verify("the configuration", config, &config_digest, Some(found.config().size()));
+    let config = pull.repository.small_blob(&config_digest, CONFIG_BYTES_MAX, check).await?;
     let (_, diff_ids) = manifest::parse_config(&config_digest.to_string(), &config, found.layers().len())?;
     pull.layers(found.layers(), &diff_ids).await?;
 
@@ -74,20 +82,24 @@ impl Pull {
     async fn manifest(&self, reference: &Reference) -> Result<(Digest, Vec<u8>, Box<ImageManifest>), Error> {
         let name = reference.digest().map(Digest::to_string).or(reference.tag().map(str::to_owned)).unwrap_or_default();
         let what = format!("manifest of {reference}");
-        let (bytes, content_type) = self.repository.manifest(&name).await?;
-        if let Some(digest) = reference.digest() {
-            verify(&what, &bytes, digest, None)?;
-        }
+        let read = |bytes: &[u8], content_type: Option<&str>| {
+            reference.digest().map_or(Ok(()), |digest| verify(&what, bytes, digest, None))?;
+            manifest::parse(&what, bytes, content_type)
+        };
+        let (bytes, document) = self.repository.manifest(&name, read).await?;
         let target = reference.digest().cloned().unwrap_or_else(|| Digest::of(&bytes));
-        let index = match manifest::parse(&what, &bytes, content_type.as_deref())? {
+        let index = match document {
             Document::Manifest(found) => return Ok((target, bytes, found)),
             Document::Index(index) => index,
         };
         let entry = manifest::choose(&what, &index, Host::this())?;
         let digest = manifest::digest_of(&what, entry)?;
-        let (bytes, content_type) = self.repository.manifest(&digest.to_string()).await?;
-        verify(&what, &bytes, &digest, Some(entry.size()))?;
-        match manifest::parse(&what, &bytes, content_type.as_deref())? {
+        let read = |bytes: &[u8], content_type: Option<&str>| {
+            verify(&what, bytes, &digest, Some(entry.size()))?;
+            manifest::parse(&what, bytes, content_type)
+        };
+        let (bytes, document) = self.repository.manifest(&digest.to_string(), read).await?;
+        match document {
             Document::Manifest(found) => Ok((target, bytes, found)),
             Document::Index(_) => Err(Error::manifest(what, "an index in an index")),
         }
@@ -125,16 +137,21 @@ impl Pull {
         Ok(())
     }
 
-    /// Brings a layer in; what an earlier pull left of its blob need not come again, unless it turns out to be damaged.
+    /// Brings a layer in. What an earlier pull left of its blob need not come again, unless it turns out to be damaged; what
+    /// a mirror gave that is another blob comes from the registry itself.
     async fn fetch(self: &Arc<Self>, wanted: &Wanted) -> Result<(), Error> {
-        let part = self.part(wanted).await?;
-        let resumed = part.begun() > 0;
-        match self.fetch_rest(wanted, part).await {
-            Err(error) if resumed && error.is_about_content() => {
-                tracing::debug!(layer = %wanted.digest, %error, "what was left of an earlier pull is no good");
-                self.fetch_rest(wanted, self.part(wanted).await?).await
+        loop {
+            let fetched = self.fetch_once(wanted).await?;
+            match fetched.outcome {
+                Err(error) if error.is_about_content() && fetched.resumed => {
+                    tracing::debug!(layer = %wanted.digest, %error, "what was left of an earlier pull is no good");
+                }
+                Err(error) if error.is_about_content() && fetched.served == Served::ByMirror => {
+                    tracing::warn!(layer = %wanted.digest, %error, "a mirror gave something else: asking the registry itself");
+                    self.repository.distrust_mirrors();
+                }
+                outcome => return outcome,
             }
-            other => other,
         }
     }
 
@@ -144,7 +161,8 @@ impl Pull {
         part.unwrap_or(Err(Error::Stopped { doing: "opening a blob" }))
     }
 
-    async fn fetch_rest(self: &Arc<Self>, wanted: &Wanted, part: Part) -> Result<(), Error> {
+    async fn fetch_once(self: &Arc<Self>, wanted: &Wanted) -> Result<Fetched, Error> {
+        let part = self.part(wanted).await?;
         let (outgoing, rest) = incoming();
         let label = wanted.digest.to_string();
         let expected =
@@ -156,7 +174,7 @@ impl Pull {
         let sent = send_blob(&self.repository, &wanted.digest, wanted.size, begun, outgoing, seen).await;
         let unpacked = unpacking.await.unwrap_or(Err(Error::Stopped { doing: "unpacking a layer" }));
         // A registry's own error says more than that the stream ended.
-        sent.and(unpacked.map(drop))
+        Ok(Fetched { served: sent?, resumed: begun > 0, outcome: unpacked.map(drop) })
     }
 
     /// Never waits for the listener: one that is slow misses something.

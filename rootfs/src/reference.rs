@@ -11,7 +11,8 @@ use std::str::FromStr;
 use crate::digest::Digest;
 use crate::error::Error;
 
-const DEFAULT_REGISTRY: &str = "docker.io";
+/// The registry of a name that has none.
+pub(crate) const DEFAULT_REGISTRY: &str = "docker.io";
 const DEFAULT_TAG: &str = "latest";
 /// Host and path together, as the registries have it.
 const NAME_BYTES_MAX: usize = 255;

@@ -6,8 +6,12 @@
 mod collect;
 #[path = "images/crashes.rs"]
 mod crashes;
+#[path = "images/credentials.rs"]
+mod credentials;
 #[path = "images/export.rs"]
 mod export;
+#[path = "images/fake.rs"]
+mod fake;
 #[path = "images/faults.rs"]
 mod faults;
 #[path = "images/hostile.rs"]
@@ -18,8 +22,12 @@ mod import;
 mod layers;
 #[path = "images/links.rs"]
 mod links;
+#[path = "images/mirrors.rs"]
+mod mirrors;
 #[path = "images/registry.rs"]
 mod registry;
+#[path = "images/resume.rs"]
+mod resume;
 #[path = "images/roots.rs"]
 mod roots;
 #[path = "images/support.rs"]

@@ -181,6 +181,7 @@ async fn engine(config: &Config) -> Engine {
         cni_bin_dirs: Vec::new(),
         cni_conf_dir: config.state_dir.join("no-cni"),
         insecure_registries: Vec::new(),
+        registry_config_dir: None,
         log_max_bytes: 1 << 20,
         log_max_files: 2,
     });

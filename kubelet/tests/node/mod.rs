@@ -183,6 +183,7 @@ async fn with_node<F: Future<Output = ()>>(test: impl FnOnce(Node) -> F) {
         cni_bin_dirs: Vec::new(),
         cni_conf_dir: at("cni"),
         insecure_registries: Vec::new(),
+        registry_config_dir: None,
         log_max_bytes: config.log_max_bytes,
         log_max_files: config.log_max_files,
     })

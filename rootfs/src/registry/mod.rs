@@ -1,260 +1,232 @@
-//! A registry by HTTP (OCI distribution spec 1.1): manifests and blobs of one repository, with whatever proof it asks for.
+//! A registry by HTTP (OCI distribution spec 1.1): manifests and blobs of one repository, from its mirrors or itself.
 //!
-//! Written on `reqwest` directly: every answer has a limit, credentials go to the host that they are for and never from
-//! HTTPS to HTTP, and a blob can go on where it was interrupted.
+//! | room | what it does |
+//! |---|---|
+//! | `hosts` | where to ask: containerd's `hosts.toml` |
+//! | `source` | one host, a request at a time, repeated with patience |
+//! | `login`, `challenge` | what a host wants to know before it answers |
+//! | `answer` | what answers say beside their content; pure |
+//! | `transfer` | a blob as a stream, resumed where it was interrupted |
+//! | `transport` | clients and silent mirrors, from one pull to the next |
+//!
+//! Written on `reqwest` directly. `oci-client` has the requests, but one registry for each image's name where we have a
+//! list to go through, nothing between one user and none, and bodies that are read without a limit; with what stands
+//! above around it, only the URLs would be left to it.
 
+mod answer;
 mod challenge;
+mod hosts;
+mod login;
+mod source;
 mod transfer;
+mod transport;
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
+use std::slice;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
-use reqwest::{Client, RequestBuilder, Response, StatusCode, redirect};
-use serde::Deserialize;
-use tokio::sync::Mutex;
+use reqwest::Client;
+use reqwest::header::{ACCEPT, HeaderName, HeaderValue};
 
-use self::challenge::Challenge;
-pub(crate) use self::transfer::{incoming, send_blob};
+use self::hosts::Endpoint;
+use self::login::Login;
+use self::source::{Kind, Source};
+pub(crate) use self::transfer::{Served, incoming, send_blob};
+pub(crate) use self::transport::Transport;
 use crate::digest::Digest;
-use crate::error::Error;
-use crate::limits::{
-    ANSWER_BYTES_MAX, CONNECT_TIMEOUT, MANIFEST_BYTES_MAX, RETRIES_MAX, RETRY_WAIT, RETRY_WAIT_MAX, SILENCE_TIMEOUT,
-};
+use crate::error::{Error, told};
+use crate::limits::MANIFEST_BYTES_MAX;
 use crate::manifest::ACCEPTED;
 use crate::reference::Reference;
 use crate::store::Shared;
-use crate::{Auth, RegistryConfig};
-
-/// Letters of a registry's own words in our message.
-const MESSAGE_LETTERS_MAX: usize = 300;
-const REDIRECTS_MAX: usize = 10;
+use crate::{Keyring, RegistryConfig};
 
 /// One repository, asked by one user.
 #[derive(Debug)]
 pub(crate) struct Repository {
-    client: Client,
+    transport: Arc<Transport>,
     /// As the image's name has it.
     registry: String,
-    /// Scheme and host.
-    base: String,
     path: String,
-    auth: Option<Auth>,
-    proof: Mutex<Proof>,
+    /// In the order in which they are asked, the registry itself last.
+    sources: Vec<Source>,
+    /// Whether a mirror gave something else than it was asked for: none is asked any more.
+    is_distrusting: AtomicBool,
 }
 
-/// What goes with each request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Proof {
-    None,
-    Basic,
-    Token(String),
-}
-
-/// A token server's answer; servers use either name.
-#[derive(Deserialize)]
-struct Token {
-    token: Option<String>,
-    access_token: Option<String>,
-}
-
-/// A registry's words about an error.
-#[derive(Deserialize)]
-struct Complaints {
-    errors: Vec<Complaint>,
-}
-
-#[derive(Deserialize)]
-struct Complaint {
-    #[serde(default)]
-    code: String,
-    #[serde(default)]
-    message: String,
+/// What a source has to know to be asked.
+#[derive(Debug, Clone, Copy)]
+enum Need {
+    /// What a tag means.
+    Tag,
+    /// Content by its digest.
+    Content,
 }
 
 impl Repository {
-    /// Prepares to ask for `reference`; the registry is first spoken to with the first request.
-    pub(crate) async fn of(store: &Shared, reference: &Reference, auth: Option<Auth>) -> Result<Self, Error> {
-        let client = client(store).map_err(|source| unreachable(reference.registry(), source))?;
-        // The hub's web site and its registry have different hosts.
-        let host = match reference.registry() {
-            "docker.io" => "registry-1.docker.io",
-            other => other,
-        };
-        let scheme = scheme(&client, host, &store.registries).await;
+    /// Prepares to ask for `reference`; a registry is first spoken to with the first request.
+    pub(crate) async fn of(store: &Shared, reference: &Reference, keyring: Keyring) -> Result<Self, Error> {
+        let registry = reference.registry();
+        let found = hosts::load(store.registries.config_dir.as_deref(), registry).await?;
+        let mirrors = found.mirrors.into_iter().map(|mirror| (Kind::Mirror, mirror));
+        let mut sources = Vec::new();
+        for (kind, endpoint) in mirrors.chain([(Kind::Registry, found.server)]) {
+            sources.push(source(store, reference, &keyring, kind, endpoint).await?);
+        }
         Ok(Self {
-            client,
-            registry: reference.registry().to_owned(),
-            base: format!("{scheme}://{host}"),
+            transport: Arc::clone(&store.transport),
+            registry: registry.to_owned(),
             path: reference.repository().to_owned(),
-            auth,
-            proof: Mutex::new(Proof::None),
+            sources,
+            is_distrusting: AtomicBool::new(false),
         })
     }
 
-    /// A manifest or index, by tag or digest, and what the registry calls it.
-    pub(crate) async fn manifest(&self, name: &str) -> Result<(Vec<u8>, Option<String>), Error> {
-        let what = format!("manifest {}:{name}", self.path);
-        let accepted = HeaderValue::from_str(&ACCEPTED.join(", ")).unwrap_or(HeaderValue::from_static("*/*"));
-        let response = self.get(&format!("manifests/{name}"), &what, &[(ACCEPT, accepted)]).await?;
-        let content_type =
-            response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        Ok((self.body(response, &what, MANIFEST_BYTES_MAX).await?, content_type))
-    }
-
-    /// A whole small blob, not verified yet.
-    pub(crate) async fn small_blob(&self, digest: &Digest, bytes_max: u64) -> Result<Vec<u8>, Error> {
-        let what = format!("blob {digest}");
-        let response = self.get(&format!("blobs/{digest}"), &what, &[]).await?;
-        self.body(response, &what, bytes_max).await
-    }
-
-    /// A blob as it comes, if the registry can from byte `from` on; its status tells.
-    async fn blob(&self, digest: &Digest, from: u64) -> Result<Response, Error> {
-        let range = HeaderValue::from_str(&format!("bytes={from}-")).ok().filter(|_| from > 0);
-        let headers: Vec<_> = range.map(|range| (RANGE, range)).into_iter().collect();
-        self.get(&format!("blobs/{digest}"), &format!("blob {digest}"), &headers).await
-    }
-
-    /// One GET, with the proof that the registry wants, repeated while it is busy.
-    async fn get(
+    /// A manifest or index, by tag or digest, and what `read` makes of it and of what the source calls it. What cannot be
+    /// read is asked for elsewhere.
+    pub(crate) async fn manifest<T>(
         &self,
+        name: &str,
+        read: impl Fn(&[u8], Option<&str>) -> Result<T, Error>,
+    ) -> Result<(Vec<u8>, T), Error> {
+        // A tag has no colon, and a digest has one.
+        let (need, joint) = if name.contains(':') { (Need::Content, '@') } else { (Need::Tag, ':') };
+        let accepted = HeaderValue::from_str(&ACCEPTED.join(", ")).unwrap_or(HeaderValue::from_static("*/*"));
+        let (rest, what) = (format!("manifests/{name}"), format!("manifest {}{joint}{name}", self.path));
+        self.small(need, &rest, &what, &[(ACCEPT, accepted)], MANIFEST_BYTES_MAX, read).await
+    }
+
+    /// A whole small blob that `check` finds good.
+    pub(crate) async fn small_blob(
+        &self,
+        digest: &Digest,
+        bytes_max: u64,
+        check: impl Fn(&[u8]) -> Result<(), Error>,
+    ) -> Result<Vec<u8>, Error> {
+        let (rest, what) = (format!("blobs/{digest}"), format!("blob {digest}"));
+        let read = |bytes: &[u8], _: Option<&str>| check(bytes);
+        let (bytes, ()) = self.small(Need::Content, &rest, &what, &[], bytes_max, read).await?;
+        Ok(bytes)
+    }
+
+    async fn small<T>(
+        &self,
+        need: Need,
         rest: &str,
         what: &str,
-        headers: &[(reqwest::header::HeaderName, HeaderValue)],
-    ) -> Result<Response, Error> {
-        let url = format!("{}/v2/{}/{rest}", self.base, self.path);
-        let (mut busy, mut asked) = (0, false);
-        loop {
-            let proof = self.proof.lock().await.clone();
-            let request =
-                headers.iter().fold(self.client.get(&url), |request, (key, value)| request.header(key, value));
-            let response =
-                self.proven(request, &proof).send().await.map_err(|error| unreachable(&self.registry, error))?;
-            match response.status() {
-                status if status.is_success() => return Ok(response),
-                StatusCode::UNAUTHORIZED if !asked => {
-                    asked = true;
-                    let challenge = challenge_of(response.headers());
-                    let Some(challenge) = challenge else { return Err(self.complaint(response, what).await) };
-                    self.prove(challenge, &proof, response).await?;
-                }
-                status if is_busy(status) && busy < RETRIES_MAX => {
-                    tokio::time::sleep(wait_of(response.headers(), busy)).await;
-                    busy += 1;
-                }
-                _ => return Err(self.complaint(response, what).await),
+        headers: &[(HeaderName, HeaderValue)],
+        bytes_max: u64,
+        read: impl Fn(&[u8], Option<&str>) -> Result<T, Error>,
+    ) -> Result<(Vec<u8>, T), Error> {
+        let mut walk = self.walk(need);
+        while let Some(source) = walk.next() {
+            match source.whole(rest, what, headers, bytes_max).await {
+                Ok((bytes, content_type)) => match read(&bytes, content_type.as_deref()) {
+                    Ok(made) => return Ok((bytes, made)),
+                    Err(error) => walk.failed(source, error),
+                },
+                Err(error) => walk.failed(source, error),
             }
         }
+        Err(walk.error())
     }
 
-    fn proven(&self, request: RequestBuilder, proof: &Proof) -> RequestBuilder {
-        match (proof, &self.auth) {
-            (Proof::Token(token), _) => request.bearer_auth(token),
-            (Proof::Basic, Some(auth)) => request.basic_auth(&auth.username, Some(&auth.password)),
-            _ => request,
-        }
+    /// To be told when what a mirror gave was something else: from now on only the registry itself is asked.
+    pub(crate) fn distrust_mirrors(&self) {
+        self.is_distrusting.store(true, Ordering::Relaxed);
     }
 
-    /// Gets the proof that a challenge asks for, unless another request just did.
-    async fn prove(&self, challenge: Challenge, used: &Proof, refusal: Response) -> Result<(), Error> {
-        let mut proof = self.proof.lock().await;
-        if *proof != *used {
-            return Ok(());
-        }
-        *proof = match challenge {
-            Challenge::Basic if self.auth.is_some() && *used != Proof::Basic => Proof::Basic,
-            Challenge::Basic => return Err(self.complaint(refusal, "a request").await),
-            Challenge::Bearer { realm, service, scope } => Proof::Token(self.token(&realm, service, scope).await?),
-        };
-        Ok(())
-    }
-
-    async fn token(&self, realm: &str, service: Option<String>, scope: Option<String>) -> Result<String, Error> {
-        let refused = |message: String| Error::Unauthorized {
-            registry: self.registry.clone(),
-            repository: self.path.clone(),
-            message,
-        };
-        let mut url =
-            reqwest::Url::parse(realm).map_err(|error| refused(format!("its token server {realm:?}: {error}")))?;
-        // A password must not leave the protection that its registry has.
-        if self.auth.is_some() && self.base.starts_with("https:") && url.scheme() != "https" {
-            return Err(refused(format!("its token server {realm} has no HTTPS, which the password needs")));
-        }
-        let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.path));
-        let query = [("service", service), ("scope", Some(scope))];
-        url.query_pairs_mut().extend_pairs(query.into_iter().filter_map(|(key, value)| Some((key, value?))));
-        let mut request = self.client.get(url);
-        if let Some(auth) = &self.auth {
-            request = request.basic_auth(&auth.username, Some(&auth.password));
-        }
-        let response = request.send().await.map_err(|error| unreachable(&self.registry, error))?;
-        if !response.status().is_success() {
-            return Err(self.complaint(response, "a token").await);
-        }
-        let body = self.body(response, "token", ANSWER_BYTES_MAX).await?;
-        let token: Token = serde_json::from_slice(&body).map_err(|error| refused(format!("its token: {error}")))?;
-        token.token.or(token.access_token).ok_or_else(|| refused("its token server gave no token".to_owned()))
-    }
-
-    async fn body(&self, mut response: Response, what: &str, bytes_max: u64) -> Result<Vec<u8>, Error> {
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(&self.registry, error))? {
-            body.extend_from_slice(&chunk);
-            if body.len() as u64 > bytes_max {
-                return Err(Error::manifest(what, format!("it is larger than {bytes_max} bytes")));
-            }
-        }
-        Ok(body)
-    }
-
-    /// The error that a refusal is, in the registry's own words.
-    async fn complaint(&self, response: Response, what: &str) -> Error {
-        let status = response.status();
-        let (registry, what) = (self.registry.clone(), what.to_owned());
-        let body = self.body(response, &what, ANSWER_BYTES_MAX).await.unwrap_or_default();
-        let message = words_of(&body, status);
-        match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                Error::Unauthorized { registry, repository: self.path.clone(), message }
-            }
-            StatusCode::NOT_FOUND => Error::NotInRegistry { registry, what },
-            _ => Error::Registry { registry, status: status.as_u16(), what, message },
-        }
+    fn walk(&self, need: Need) -> Walk<'_> {
+        Walk { repository: self, need, rest: self.sources.iter(), failures: Vec::new() }
     }
 }
 
-fn unreachable(registry: &str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    Error::Unreachable { registry: registry.to_owned(), source: error.into() }
+/// The way from one source to the next, until one has what is wanted.
+struct Walk<'r> {
+    repository: &'r Repository,
+    need: Need,
+    rest: slice::Iter<'r, Source>,
+    failures: Vec<Error>,
 }
 
-/// The client of a store, made when it is first needed.
-fn client(store: &Shared) -> Result<Client, reqwest::Error> {
-    if let Some(client) = store.client.get() {
-        return Ok(client.clone());
-    }
-    // Whoever was first in the process decides; all of berth says ring.
-    drop(rustls::crypto::ring::default_provider().install_default());
-    let policy = redirect::Policy::custom(|attempt| {
-        let was_secure = attempt.previous().iter().any(|url| url.scheme() == "https");
-        match attempt.previous().len() {
-            REDIRECTS_MAX.. => attempt.error("too many redirects"),
-            _ if was_secure && attempt.url().scheme() != "https" => attempt.error("a redirect from HTTPS to HTTP"),
-            _ => attempt.follow(),
+impl<'r> Walk<'r> {
+    fn next(&mut self) -> Option<&'r Source> {
+        for source in self.rest.by_ref() {
+            let knows = match self.need {
+                Need::Tag => source.resolves,
+                Need::Content => source.pulls,
+            };
+            let is_mirror = source.kind == Kind::Mirror;
+            if !knows || (is_mirror && self.repository.is_distrusting.load(Ordering::Relaxed)) {
+                continue;
+            }
+            match self.repository.transport.silence(&source.base).filter(|_| is_mirror) {
+                Some(why) => self.failures.push(source.unreachable(format!("not asked again so soon: {why}"))),
+                None => return Some(source),
+            }
         }
-    });
-    let client = Client::builder()
-        .user_agent(concat!("berth/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(SILENCE_TIMEOUT)
-        .redirect(policy)
-        .build()?;
-    Ok(store.client.get_or_init(|| client).clone())
+        None
+    }
+
+    fn failed(&mut self, source: &'r Source, error: Error) {
+        if source.kind == Kind::Mirror {
+            tracing::warn!(mirror = source.base, error = told(&error), "a mirror could not help");
+            if let Error::Unreachable { source: why, .. } = &error {
+                self.repository.transport.note_silence(&source.base, told(&**why));
+            }
+        }
+        self.failures.push(error);
+    }
+
+    /// What to say when nobody had it.
+    fn error(mut self) -> Error {
+        let registry = self.repository.registry.clone();
+        let Some(last) = self.failures.pop() else {
+            let why = "its hosts.toml lets no host be asked: see the capabilities there";
+            return Error::Unreachable { registry, source: why.into() };
+        };
+        if self.failures.is_empty() {
+            return last;
+        }
+        let mirrors: Vec<_> = self.failures.iter().map(|error| told(error)).collect();
+        Error::Mirrors { registry, mirrors: mirrors.join("; "), source: Box::new(last) }
+    }
+}
+
+async fn source(
+    store: &Shared,
+    reference: &Reference,
+    keyring: &Keyring,
+    kind: Kind,
+    endpoint: Endpoint,
+) -> Result<Source, Error> {
+    let registry = reference.registry();
+    let is_itself = endpoint.is(registry);
+    let name = if is_itself { registry } else { &endpoint.host };
+    let unreachable = |source: reqwest::Error| Error::Unreachable { registry: name.to_owned(), source: source.into() };
+    let client = store.transport.client(&endpoint.trust).map_err(unreachable)?;
+    let scheme = match &endpoint.scheme {
+        Some(scheme) => scheme,
+        None => scheme_of(&client, &endpoint.host, &store.registries).await,
+    };
+    Ok(Source {
+        client,
+        base: format!("{scheme}://{}{}", endpoint.host, endpoint.path),
+        repository: reference.repository().to_owned(),
+        namespace: Some(registry.to_owned()).filter(|_| !is_itself),
+        kind,
+        resolves: endpoint.resolves,
+        pulls: endpoint.pulls,
+        // Credentials are for the host that they name, a mirror's own too, and never for another in its place.
+        login: Login::new(keyring.clone(), name, reference.repository()),
+        name: name.to_owned(),
+        headers: endpoint.headers,
+    })
 }
 
 /// HTTP for registries that are known to have nothing else, and for one of this machine that does not speak HTTPS.
-async fn scheme(client: &Client, host: &str, config: &RegistryConfig) -> &'static str {
+async fn scheme_of(client: &Client, host: &str, config: &RegistryConfig) -> &'static str {
     if config.insecure.iter().any(|known| known == host) {
         return "http";
     }
@@ -293,43 +265,6 @@ fn is_loopback(host: &str) -> bool {
     name == "localhost" || address.is_loopback()
 }
 
-fn challenge_of(headers: &HeaderMap) -> Option<Challenge> {
-    headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok()).find_map(challenge::parse)
-}
-
-fn is_busy(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::TOO_MANY_REQUESTS
-            | StatusCode::BAD_GATEWAY
-            | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT
-    )
-}
-
-/// How long to wait: as long as the registry says, or twice as long each time.
-fn wait_of(headers: &HeaderMap, before: u32) -> Duration {
-    let told = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok()).map(Duration::from_secs);
-    told.unwrap_or(RETRY_WAIT * 2u32.saturating_pow(before)).min(RETRY_WAIT_MAX)
-}
-
-fn words_of(body: &[u8], status: StatusCode) -> String {
-    let words = match serde_json::from_slice::<Complaints>(body) {
-        Ok(complaints) => {
-            let words = complaints.errors.into_iter().map(|one| match one.message.is_empty() {
-                true => one.code,
-                false => one.message,
-            });
-            words.collect::<Vec<_>>().join("; ")
-        }
-        Err(_) => String::from_utf8_lossy(body).trim().to_owned(),
-    };
-    match words.is_empty() {
-        true => status.canonical_reason().unwrap_or("no reason given").to_lowercase(),
-        false => words.chars().filter(|letter| !letter.is_control()).take(MESSAGE_LETTERS_MAX).collect(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -342,24 +277,5 @@ mod tests {
         for host in ["localhost.example.com", "10.0.0.1:5000", "[fe80::1]:5000", "docker.io", "127.example.com"] {
             assert!(!is_loopback(host), "{host}");
         }
-    }
-
-    #[test]
-    fn waits_are_told_or_grow_and_end() {
-        let mut headers = HeaderMap::new();
-        assert!(wait_of(&headers, 1) > wait_of(&headers, 0));
-        assert_eq!(wait_of(&headers, 31), RETRY_WAIT_MAX);
-        headers.insert(RETRY_AFTER, HeaderValue::from_static("2"));
-        assert_eq!(wait_of(&headers, 0), Duration::from_secs(2));
-        headers.insert(RETRY_AFTER, HeaderValue::from_static("999999"));
-        assert_eq!(wait_of(&headers, 0), RETRY_WAIT_MAX);
-    }
-
-    #[test]
-    fn a_registry_is_quoted_with_measure() {
-        let body = br#"{"errors":[{"code":"DENIED","message":"no \u0007access"},{"code":"X"}]}"#;
-        assert_eq!(words_of(body, StatusCode::FORBIDDEN), "no access; X");
-        assert_eq!(words_of(b"", StatusCode::FORBIDDEN), "forbidden");
-        assert_eq!(words_of(&[b'a'; 999], StatusCode::FORBIDDEN).len(), MESSAGE_LETTERS_MAX);
     }
 }

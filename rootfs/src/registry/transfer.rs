@@ -3,13 +3,13 @@
 use std::io::{self, Read};
 
 use bytes::Bytes;
-use reqwest::StatusCode;
 use tokio::sync::mpsc;
 
-use super::Repository;
+use super::source::{Blob, Kind, Source, pause};
+use super::{Need, Repository};
 use crate::digest::Digest;
-use crate::error::Error;
-use crate::limits::{CHUNKS_AHEAD, RETRIES_MAX, RETRY_WAIT};
+use crate::error::{Error, told};
+use crate::limits::{CHUNKS_AHEAD, RETRIES_MAX};
 use crate::store::layer::TransferFailed;
 
 /// Chunks, or why there will be no more; an empty one is the end.
@@ -52,39 +52,46 @@ impl Read for Incoming {
     }
 }
 
-/// Sends a blob of `size` bytes to `out`, from byte `begun` on, telling `seen` how much is there. Its end is told to `out` too, so that a blob
-/// that stopped half way is not taken for a short one.
+/// Who gave a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Served {
+    /// Mirrors, or one of them a part.
+    ByMirror,
+    /// The registry itself, all of it.
+    ByRegistry,
+}
+
+/// Sends a blob of `size` bytes to `out`, from byte `begun` on, telling `seen` how much is there. Its end is told to `out`
+/// too, so that a blob that stopped half way is not taken for a short one.
 pub(crate) async fn send_blob(
     repository: &Repository,
     digest: &Digest,
     size: u64,
     begun: u64,
     out: Outgoing,
-    mut seen: impl FnMut(u64),
-) -> Result<(), Error> {
-    let mut done = begun;
-    let mut failures = 0;
-    while done < size {
-        let before = done;
-        let interrupted = match send_from(repository, digest, size, &out, &mut done, &mut seen).await {
-            Ok(End::Whole) => break,
-            Ok(End::Interrupted(error)) => error,
-            Err(error) => {
-                drop(out.send(Err(error.to_string())).await);
-                return Err(error);
-            }
-        };
-        failures = if done > before { 1 } else { failures + 1 };
-        if failures > RETRIES_MAX {
-            let why = format!("after {done} of {size} bytes: {interrupted}");
-            drop(out.send(Err(why.clone())).await);
-            return Err(Error::Unreachable { registry: repository.registry.clone(), source: why.into() });
+    seen: impl FnMut(u64),
+) -> Result<Served, Error> {
+    let mut transfer = Transfer { repository, digest, size, out, seen, done: begun, served: Served::ByRegistry };
+    match transfer.whole().await {
+        Ok(()) => {
+            drop(transfer.out.send(Ok(Bytes::new())).await);
+            Ok(transfer.served)
         }
-        tracing::debug!(%digest, done, error = %interrupted, "a blob was interrupted: going on");
-        tokio::time::sleep(RETRY_WAIT * 2u32.saturating_pow(failures - 1)).await;
+        Err(error) => {
+            drop(transfer.out.send(Err(told(&error))).await);
+            Err(error)
+        }
     }
-    drop(out.send(Ok(Bytes::new())).await);
-    Ok(())
+}
+
+struct Transfer<'r, F> {
+    repository: &'r Repository,
+    digest: &'r Digest,
+    size: u64,
+    out: Outgoing,
+    seen: F,
+    done: u64,
+    served: Served,
 }
 
 enum End {
@@ -93,35 +100,71 @@ enum End {
     Interrupted(String),
 }
 
-async fn send_from(
-    repository: &Repository,
-    digest: &Digest,
-    size: u64,
-    out: &Outgoing,
-    done: &mut u64,
-    seen: &mut impl FnMut(u64),
-) -> Result<End, Error> {
-    let mut response = repository.blob(digest, *done).await?;
-    // A registry that cannot begin in the middle begins at the start.
-    let mut skip = if response.status() == StatusCode::PARTIAL_CONTENT { 0 } else { *done };
-    loop {
-        let mut chunk = match response.chunk().await {
-            // Fewer bytes than promised with a clean end are the digest's business.
-            Ok(None) => return Ok(End::Whole),
-            Ok(Some(chunk)) => chunk,
-            Err(error) => return Ok(End::Interrupted(error.to_string())),
-        };
-        let skipped = chunk.len().min(usize::try_from(skip).unwrap_or(usize::MAX));
-        drop(chunk.split_to(skipped));
-        skip -= skipped as u64;
-        if chunk.is_empty() {
-            continue;
+impl<F: FnMut(u64)> Transfer<'_, F> {
+    /// All of it, each source going on where the one before was.
+    async fn whole(&mut self) -> Result<(), Error> {
+        if self.done == self.size && self.size > 0 {
+            return Ok(());
         }
-        *done += chunk.len() as u64;
-        seen((*done).min(size));
-        // One byte too many is enough to know: an endless blob is not read to its end.
-        if out.send(Ok(chunk)).await.is_err() || *done > size {
-            return Ok(End::Whole);
+        let mut walk = self.repository.walk(Need::Content);
+        while let Some(source) = walk.next() {
+            match self.from(source).await {
+                Ok(()) => return Ok(()),
+                Err(error) => walk.failed(source, error),
+            }
+        }
+        Err(walk.error())
+    }
+
+    /// The rest from one source, which goes on after each interruption: the registry as long as it gives something each
+    /// time, a mirror a few times.
+    async fn from(&mut self, source: &Source) -> Result<(), Error> {
+        let mut interruptions = 0;
+        loop {
+            let before = self.done;
+            let end = match source.blob(self.digest, before, self.size).await {
+                Ok(blob) => self.part(blob).await,
+                Err(Error::Unreachable { source: why, .. }) if before > 0 => End::Interrupted(told(&*why)),
+                Err(error) => return Err(error),
+            };
+            let is_stuck = self.done == before;
+            if source.kind == Kind::Mirror && !is_stuck {
+                self.served = Served::ByMirror;
+            }
+            let End::Interrupted(why) = end else { return Ok(()) };
+            tracing::debug!(digest = %self.digest, done = self.done, why, "a blob was interrupted: going on");
+            interruptions = if source.kind == Kind::Registry && !is_stuck { 1 } else { interruptions + 1 };
+            if interruptions > RETRIES_MAX || (source.kind == Kind::Mirror && is_stuck) {
+                let why = format!("blob {} after {} of {} bytes: {why}", self.digest, self.done, self.size);
+                return Err(source.unreachable(why));
+            }
+            tokio::time::sleep(pause(interruptions - 1)).await;
+        }
+    }
+
+    async fn part(&mut self, blob: Blob) -> End {
+        let Blob { mut response, at } = blob;
+        let mut skip = self.done.saturating_sub(at);
+        loop {
+            let mut chunk = match response.chunk().await {
+                // A clean end is none before all that was promised is there.
+                Ok(None) if self.done < self.size => return End::Interrupted("it ended too early".to_owned()),
+                Ok(None) => return End::Whole,
+                Ok(Some(chunk)) => chunk,
+                Err(error) => return End::Interrupted(told(&error)),
+            };
+            let skipped = chunk.len().min(usize::try_from(skip).unwrap_or(usize::MAX));
+            drop(chunk.split_to(skipped));
+            skip -= skipped as u64;
+            if chunk.is_empty() {
+                continue;
+            }
+            self.done += chunk.len() as u64;
+            (self.seen)(self.done.min(self.size));
+            // One byte too many is enough to know: an endless blob is not read to its end.
+            if self.out.send(Ok(chunk)).await.is_err() || self.done > self.size {
+                return End::Whole;
+            }
         }
     }
 }

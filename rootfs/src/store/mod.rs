@@ -9,7 +9,7 @@ pub(crate) mod sweep;
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use berth_sys::file::{Durability, replace};
 use jiff::Timestamp;
@@ -22,9 +22,10 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::limits::LAYERS_AT_ONCE;
 use crate::reference::Reference;
+use crate::registry::Transport;
 use crate::{
-    Auth, Collected, GcPolicy, Image, ImportConfig, MountOptions, Progress, RegistryConfig, Usage, export, gc, import,
-    pull, snapshot,
+    Collected, GcPolicy, Image, ImportConfig, Keyring, MountOptions, Progress, RegistryConfig, Usage, export, gc,
+    import, pull, snapshot,
 };
 
 /// The images and snapshots of one state folder. Cheap to clone. Several processes may have one folder open: what one
@@ -40,8 +41,7 @@ pub(crate) struct Shared {
     pub(crate) place: Place,
     pub(crate) index: Index,
     pub(crate) registries: RegistryConfig,
-    /// Made when the first image is pulled: it reads the system's certificates.
-    pub(crate) client: OnceLock<reqwest::Client>,
+    pub(crate) transport: Arc<Transport>,
     /// Layers that are being fetched, by diff id: a second pull waits for the first one's.
     pub(crate) flights: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
     pub(crate) permits: Semaphore,
@@ -70,21 +70,22 @@ impl Store {
             place,
             index,
             registries,
-            client: OnceLock::new(),
+            transport: Arc::default(),
             flights: Mutex::default(),
             permits: Semaphore::new(LAYERS_AT_ONCE),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Makes an image present, from its registry. `progress` is told what happens and may be dropped at any time.
+    /// Makes an image present, from its registry or a mirror of it. Nobody is shown credentials of `keyring` but the hosts
+    /// that they are for, and these only if they ask; several are tried in turn. `progress` is told what happens and may be dropped at any time.
     pub async fn pull(
         &self,
         reference: &Reference,
-        auth: Option<Auth>,
+        keyring: Option<Keyring>,
         progress: Option<mpsc::Sender<Progress>>,
     ) -> Result<Image, Error> {
-        let pulled = pull::pull(&self.shared, reference, auth, progress).await;
+        let pulled = pull::pull(&self.shared, reference, keyring.unwrap_or_default(), progress).await;
         self.tidy().await;
         pulled
     }

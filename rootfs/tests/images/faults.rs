@@ -1,181 +1,12 @@
-//! A registry that lies, breaks off and asks for tokens: by hand, in this process, so that it can count and misbehave.
+//! What goes wrong on the way from a registry, which lies, breaks off and is busy: nothing is lost, and the error says what.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
-
-use berth_rootfs::{Digest, Error, Image, Reference};
+use berth_rootfs::{Digest, Error};
 use serde_json::json;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
 
+use super::fake::{Answer, Length, Ranges, Server, assert_nothing_left, one_layer};
 use super::support::{Bench, MANIFEST, Made, Tar, told};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-
-/// How a path is answered.
-#[derive(Clone, Default)]
-struct Answer {
-    content_type: &'static str,
-    body: Vec<u8>,
-    /// Breaks the connection off after so many bytes, this often.
-    break_off: Option<(usize, usize)>,
-}
-
-#[derive(Default)]
-struct Fake {
-    answers: HashMap<String, Answer>,
-    /// Each request's path, and its range if it has one.
-    seen: Vec<(String, Option<String>)>,
-    token: Option<&'static str>,
-}
-
-struct Server {
-    host: String,
-    fake: Arc<Mutex<Fake>>,
-}
-
-impl Server {
-    async fn start() -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let host = listener.local_addr().unwrap().to_string();
-        let fake: Arc<Mutex<Fake>> = Arc::default();
-        let (shared, own) = (Arc::clone(&fake), host.clone());
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, Arc::clone(&shared), own.clone()));
-            }
-        });
-        Self { host, fake }
-    }
-
-    /// Serves an image as `app:latest`.
-    async fn of(made: &mut Made) -> Self {
-        let server = Self::start().await;
-        let manifest = made.manifest();
-        let digest = manifest["digest"].as_str().unwrap().to_owned();
-        server.serve_blobs(made);
-        server.put("manifests/latest", MANIFEST, made.blobs[&digest].clone());
-        server
-    }
-
-    fn serve_blobs(&self, made: &Made) {
-        for (digest, content) in &made.blobs {
-            self.put(&format!("blobs/{digest}"), "application/octet-stream", content.clone());
-            self.put(&format!("manifests/{digest}"), MANIFEST, content.clone());
-        }
-    }
-
-    fn put(&self, path: &str, content_type: &'static str, body: Vec<u8>) {
-        let answer = Answer { content_type, body, break_off: None };
-        self.fake.lock().unwrap().answers.insert(format!("/v2/app/{path}"), answer);
-    }
-
-    fn change(&self, path: &str, change: impl FnOnce(&mut Answer)) {
-        change(self.fake.lock().unwrap().answers.get_mut(&format!("/v2/app/{path}")).unwrap());
-    }
-
-    fn seen(&self, path: &str) -> Vec<Option<String>> {
-        let path = format!("/v2/app/{path}");
-        let fake = self.fake.lock().unwrap();
-        fake.seen.iter().filter(|(seen, _)| *seen == path).map(|(_, range)| range.clone()).collect()
-    }
-
-    fn reference(&self, name: &str) -> Reference {
-        format!("{}/{name}", self.host).parse().unwrap()
-    }
-
-    async fn pull(&self, bench: &Bench) -> Result<Image, Error> {
-        bench.store.pull(&self.reference("app"), None, None).await
-    }
-}
-
-async fn serve(stream: TcpStream, fake: Arc<Mutex<Fake>>, host: String) -> Option<()> {
-    let mut stream = BufReader::new(stream);
-    loop {
-        let mut lines = Vec::new();
-        loop {
-            let mut line = String::new();
-            stream.read_line(&mut line).await.ok().filter(|count| *count > 0)?;
-            if line.trim().is_empty() {
-                break;
-            }
-            lines.push(line.trim().to_owned());
-        }
-        let path = lines[0].split(' ').nth(1)?.to_owned();
-        let header = |name: &str| {
-            let find = |line: &String| {
-                line.split_once(": ")
-                    .filter(|(key, _)| key.eq_ignore_ascii_case(name))
-                    .map(|(_, value)| value.to_owned())
-            };
-            lines.iter().find_map(find)
-        };
-        let (text, body, whole) = answer(&mut fake.lock().unwrap(), &path, &host, &header);
-        let length = whole.unwrap_or(body.len());
-        let head = format!("HTTP/1.1 {text}\r\nContent-Length: {length}\r\n\r\n");
-        stream.write_all(head.as_bytes()).await.ok()?;
-        stream.write_all(&body).await.ok()?;
-        stream.flush().await.ok()?;
-        whole.map_or(Some(()), |_| None)?;
-    }
-}
-
-/// Status with headers, body, and the length that was promised if the connection is to break off.
-fn answer(
-    fake: &mut Fake,
-    path: &str,
-    host: &str,
-    header: &impl Fn(&str) -> Option<String>,
-) -> (String, Vec<u8>, Option<usize>) {
-    if let Some(query) = path.strip_prefix("/token?") {
-        assert!(query.contains("service=fake") && query.contains("scope=repository%3Aapp%3Apull"), "{query}");
-        let token = json!({ "token": fake.token });
-        return ("200 OK".into(), serde_json::to_vec(&token).unwrap(), None);
-    }
-    let range = header("range");
-    fake.seen.push((path.to_owned(), range.clone()));
-    if let Some(token) = fake.token
-        && header("authorization") != Some(format!("Bearer {token}"))
-    {
-        let challenge = format!("Bearer realm=\"http://{host}/token\",service=\"fake\",scope=\"repository:app:pull\"");
-        return (format!("401 Unauthorized\r\nWWW-Authenticate: {challenge}"), Vec::new(), None);
-    }
-    let Some(answer) = fake.answers.get_mut(path) else { return ("404 Not Found".into(), Vec::new(), None) };
-    let from = range.map_or(0, |range| range.trim_start_matches("bytes=").trim_end_matches('-').parse().unwrap());
-    let status = if from > 0 { "206 Partial Content" } else { "200 OK" };
-    let text = format!("{status}\r\nContent-Type: {}", answer.content_type);
-    let body = answer.body[from..].to_vec();
-    match &mut answer.break_off {
-        Some((bytes, times)) if *times > 0 => {
-            *times -= 1;
-            (text, body[..*bytes].to_vec(), Some(body.len()))
-        }
-        _ => (text, body, None),
-    }
-}
-
-/// Data that does not compress.
-fn noise(bytes: usize) -> String {
-    let mut state = 1u64;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        char::from(b' ' + u8::try_from(state >> 58).unwrap())
-    };
-    (0..bytes).map(|_| next()).collect()
-}
-
-fn one_layer() -> (Made, String) {
-    let tar = Tar::new().file("file", &noise(200_000)).end();
-    let mut made = Made::default();
-    let digest = Digest::of(&tar).to_string();
-    made.layer(&tar, tar.clone(), "application/vnd.oci.image.layer.v1.tar");
-    (made, digest)
-}
-
-fn assert_nothing_left(bench: &Bench) {
-    assert!(bench.store.images().unwrap().is_empty());
-    assert!(bench.names("tmp").is_empty() && bench.names("layers").is_empty(), "{:?}", bench.names("layers"));
-}
 
 #[tokio::test]
 async fn content_that_is_not_what_its_digest_says_is_refused() {
@@ -199,7 +30,7 @@ async fn content_that_is_not_what_its_digest_says_is_refused() {
     refused(&|answer| answer.body[0] ^= 1, &blob, "sha256:").await;
     refused(&|answer| answer.body.truncate(1000), &blob, "1000 bytes").await;
     refused(&|answer| answer.body.clear(), &blob, "0 bytes").await;
-    refused(&|answer| answer.body.push(0), &blob, "more").await;
+    refused(&|answer| answer.body.push(0), &blob, &format!("got {} bytes", good.len() + 1)).await;
     let config = made.blobs.iter().find(|(_, content)| content.starts_with(b"{\"arch")).unwrap().0;
     refused(&|answer| answer.body[20] ^= 1, &format!("blobs/{config}"), "configuration").await;
     assert_eq!(good, made.blobs[&layer]);
@@ -231,6 +62,111 @@ async fn a_blob_that_breaks_off_goes_on_where_it_was() {
     server.change(&path, |answer| answer.break_off = Some((0, usize::MAX)));
     let error = server.pull(&bench).await.unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }) && told(&error).contains("after 0 of"), "{}", told(&error));
+    assert_nothing_left(&bench);
+}
+
+#[tokio::test]
+async fn a_blob_is_whole_wherever_it_breaks_off() {
+    let (mut made, layer) = one_layer();
+    let size = made.blobs[&layer].len();
+    let server = Server::of(&mut made).await;
+    let path = format!("blobs/{layer}");
+    for length in [Length::Told, Length::Untold] {
+        for point in [0, 1, 511, 512, 100_000, size - 1] {
+            server.change(&path, |answer| (answer.length, answer.break_off) = (length, Some((point, 1))));
+            let before = server.seen(&path).len();
+            server.pull(&Bench::new()).await.unwrap_or_else(|error| panic!("{point}: {}", told(&error)));
+            assert_eq!(server.seen(&path).len(), before + 2, "{point}");
+        }
+    }
+    for path in made.blobs.keys().map(|digest| format!("blobs/{digest}")).chain(["manifests/latest".to_owned()]) {
+        server.change(&path, |answer| answer.break_off = Some((10, 2)));
+    }
+    server.pull(&Bench::new()).await.unwrap_or_else(|error| panic!("{}", told(&error)));
+}
+
+#[tokio::test]
+async fn a_registry_whose_ranges_are_wrong_begins_at_the_start() {
+    let (mut made, layer) = one_layer();
+    let server = Server::of(&mut made).await;
+    let path = format!("blobs/{layer}");
+    for (ranges, requests) in [(Ranges::Ignored, 2), (Ranges::Elsewhere, 3), (Ranges::Unsaid, 3), (Ranges::Refused, 3)]
+    {
+        server.change(&path, |answer| (answer.ranges, answer.break_off) = (ranges, Some((50_000, 1))));
+        let before = server.seen(&path).len();
+        server.pull(&Bench::new()).await.unwrap_or_else(|error| panic!("{ranges:?}: {}", told(&error)));
+        assert_eq!(server.seen(&path).len(), before + requests, "{ranges:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_blob_that_changes_between_two_parts_is_refused() {
+    let (mut made, layer) = one_layer();
+    let good = made.blobs[&layer].clone();
+    let server = Server::of(&mut made).await;
+    let path = format!("blobs/{layer}");
+    type Change = fn(&mut Vec<u8>);
+    let changes: [(Change, &str); 3] = [
+        (|body| body[150_000] ^= 1, "got sha256:"),
+        (|body| body.truncate(1000), "got 1000 bytes"),
+        (|body| body.resize(1 << 20, 0), "got 1048576 bytes"),
+    ];
+    for (change, why) in changes {
+        // It breaks off until it has changed.
+        server.change(&path, |answer| (answer.body, answer.break_off) = (good.clone(), Some((50_000, 3))));
+        let bench = Bench::new();
+        let before = server.seen(&path).len();
+        let changing = async {
+            while server.seen(&path).len() == before {
+                tokio::task::yield_now().await;
+            }
+            server.change(&path, |answer| {
+                change(&mut answer.body);
+                answer.break_off = None;
+            });
+        };
+        let (result, ()) = tokio::join!(server.pull(&bench), changing);
+        let error = result.unwrap_err();
+        assert!(matches!(error, Error::Mismatch { .. }) && told(&error).contains(why), "{why}: {}", told(&error));
+        assert_nothing_left(&bench);
+    }
+}
+
+#[tokio::test]
+async fn a_blob_that_always_ends_too_early_is_given_up() {
+    let (mut made, layer) = one_layer();
+    let (server, bench) = (Server::of(&mut made).await, Bench::new());
+    server.change(&format!("blobs/{layer}"), |answer| {
+        (answer.length, answer.ranges, answer.break_off) = (Length::Untold, Ranges::Ignored, Some((1000, usize::MAX)));
+    });
+    let error = told(&server.pull(&bench).await.unwrap_err());
+    let size = made.blobs[&layer].len();
+    let wanted =
+        format!("no answer from registry {}: blob {layer} after 1000 of {size} bytes: it ended too early", server.host);
+    assert_eq!(error, wanted);
+    assert_nothing_left(&bench);
+}
+
+#[tokio::test]
+async fn a_busy_registry_is_asked_again_when_it_says() {
+    let (mut made, layer) = one_layer();
+    let server = Server::of(&mut made).await;
+    for refusal in [
+        "429 Too Many Requests\r\nRetry-After: 0",
+        "429 Too Many Requests\r\nRetry-After: Sun, 06 Nov 1994 08:49:37 GMT",
+        "503 Service Unavailable\r\nRetry-After: 0",
+    ] {
+        let before = server.seen("manifests/latest").len();
+        server.change_all(|answer| answer.refusal = Some((refusal, 4)));
+        server.pull(&Bench::new()).await.unwrap_or_else(|error| panic!("{refusal}: {}", told(&error)));
+        assert_eq!(server.seen("manifests/latest").len(), before + 5, "{refusal}");
+    }
+    let bench = Bench::new();
+    server.change(&format!("blobs/{layer}"), |answer| {
+        answer.refusal = Some(("429 Too Many Requests\r\nRetry-After: 0", usize::MAX));
+    });
+    let error = told(&server.pull(&bench).await.unwrap_err());
+    assert_eq!(error, format!("registry {} answered 429 for blob {layer}: too many requests", server.host));
     assert_nothing_left(&bench);
 }
 

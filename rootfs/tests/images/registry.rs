@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use berth_rootfs::{Auth, Error, Progress, Reference};
+use berth_rootfs::{Auth, Error, Keyring, Progress, Reference, RegistryConfig};
 
 use super::support::{Bench, Mounted, assert_same, make_tree, run, told};
 
@@ -61,13 +61,13 @@ impl Registry {
         panic!("the registry does not answer");
     }
 
-    fn push(&self, source: &str, name: &str, extra: &[&str]) {
+    pub(crate) fn push(&self, source: &str, name: &str, extra: &[&str]) {
         let target = format!("docker://{}/{name}", self.host);
         let arguments = ["copy", "--insecure-policy", "--dest-tls-verify=false", source, &target];
         run("skopeo", &[&arguments[..], extra].concat());
     }
 
-    fn reference(&self, name: &str) -> Reference {
+    pub(crate) fn reference(&self, name: &str) -> Reference {
         format!("{}/{name}", self.host).parse().unwrap()
     }
 }
@@ -80,7 +80,7 @@ impl Drop for Registry {
 }
 
 /// An OCI layout with an image of three layers, made by umoci; gives what `umoci unpack` makes of it.
-fn make_image(bench: &Bench, layout: &Path) -> std::path::PathBuf {
+pub(crate) fn make_image(bench: &Bench, layout: &Path) -> std::path::PathBuf {
     let image = format!("{}:v1", layout.to_str().unwrap());
     let umoci = |arguments: &[&str]| drop(run("umoci", arguments));
     umoci(&["init", "--layout", layout.to_str().unwrap()]);
@@ -204,23 +204,42 @@ async fn a_registry_that_wants_a_password_gets_the_right_one() {
     );
     registry.push(&format!("oci:{}:v1", layout.to_str().unwrap()), "app", &["--dest-creds", "user:secret"]);
     let reference = registry.reference("app");
-    let auth = |password: &str| Some(Auth { username: "user".into(), password: password.into() });
-    for wrong in [None, auth("wrong")] {
-        let result = bench.store.pull(&reference, wrong, None).await;
-        assert!(matches!(result, Err(Error::Unauthorized { .. })), "{result:?}");
+    let auth = |password: &str| {
+        let auth = Auth::Password { username: "user".into(), password: password.into() };
+        Some(Keyring::of(&reference, auth))
+    };
+    for (wrong, shown) in [(None, "(there are no credentials for HOST)"), (auth("wrong"), "(credentials for HOST: 1)")]
+    {
+        let error = bench.store.pull(&reference, wrong, None).await.unwrap_err();
+        let shown = shown.replace("HOST", &registry.host);
+        assert!(matches!(error, Error::Unauthorized { .. }) && told(&error).ends_with(&shown), "{}", told(&error));
     }
     bench.store.pull(&reference, auth("secret"), None).await.unwrap();
 }
 
-/// Set for the helper: what to pull.
-const REFERENCE: &str = "BERTH_TEST_REFERENCE";
+/// Set for the helper: what to pull, with which `config.json`.
+pub(crate) const REFERENCE: &str = "BERTH_TEST_REFERENCE";
+pub(crate) const AUTHFILE: &str = "BERTH_TEST_AUTHFILE";
 
-/// Not a test by itself: a process that trusts what its environment says.
+/// The test below as a program of its own, with what it needs to pull `reference`; gives whether it could and its words.
+pub(crate) fn pulled_elsewhere(reference: &Reference, variables: &[(&str, &str)]) -> (bool, String) {
+    let mut helper = Command::new(std::env::current_exe().unwrap());
+    helper.args(["--exact", "registry::helper_pulls", "--nocapture"]).envs(variables.iter().copied());
+    let output = helper.env(REFERENCE, reference.to_string()).output().unwrap();
+    (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// Not a test by itself: a process that believes what its environment says.
 #[tokio::test]
 async fn helper_pulls() {
     let Some(reference) = std::env::var_os(REFERENCE) else { return };
-    let reference = reference.to_str().unwrap().parse().unwrap();
-    let result = Bench::new().store.pull(&reference, None, None).await;
+    let reference: Reference = reference.to_str().unwrap().parse().unwrap();
+    let keyring = std::env::var_os(AUTHFILE).map(|path| Keyring::read(Path::new(&path)).unwrap());
+    let bench = match reference.registry().ends_with(".invalid") {
+        true => Bench::reaching(RegistryConfig { insecure: vec![reference.registry().to_owned()], config_dir: None }),
+        false => Bench::new(),
+    };
+    let result = bench.store.pull(&reference, keyring, None).await;
     result.unwrap_or_else(|error| panic!("{}", told(&error)));
 }
 
@@ -237,12 +256,7 @@ async fn a_registry_with_https_is_asked_if_the_system_trusts_it() {
     let registry =
         Registry::start(&bench, &[("REGISTRY_HTTP_TLS_CERTIFICATE", &certificate), ("REGISTRY_HTTP_TLS_KEY", &key)]);
     registry.push(&format!("oci:{}:v1", layout.to_str().unwrap()), "app", &[]);
-    let pull = |trusted: &str| {
-        let mut helper = Command::new(std::env::current_exe().unwrap());
-        helper.args(["--exact", "registry::helper_pulls", "--nocapture"]).env("SSL_CERT_FILE", trusted);
-        let output = helper.env(REFERENCE, registry.reference("app").to_string()).output().unwrap();
-        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
-    };
+    let pull = |trusted: &str| pulled_elsewhere(&registry.reference("app"), &[("SSL_CERT_FILE", trusted)]);
     let (success, words) = pull(&certificate);
     assert!(success, "{words}");
     let (success, words) = pull("/etc/ssl/certs/ca-certificates.crt");

@@ -20,8 +20,13 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new() -> Self {
+        Self::reaching(RegistryConfig::default())
+    }
+
+    /// One whose store reaches registries in this way.
+    pub(crate) fn reaching(registries: RegistryConfig) -> Self {
         let top = tempfile::tempdir_in("/dev/shm").unwrap();
-        let store = Store::open(&top.path().join("store"), RegistryConfig::default()).expect("needs root");
+        let store = Store::open(&top.path().join("store"), registries).expect("needs root");
         Self { store, top }
     }
 
@@ -269,7 +274,7 @@ impl Tar {
 }
 
 /// An image as its blobs, to be laid out or served.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(crate) struct Made {
     pub(crate) blobs: BTreeMap<String, Vec<u8>>,
     diff_ids: Vec<String>,

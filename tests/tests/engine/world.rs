@@ -42,6 +42,7 @@ async fn open() -> Engine {
         cni_bin_dirs: Vec::new(),
         cni_conf_dir: "/run/no-configuration".into(),
         insecure_registries: Vec::new(),
+        registry_config_dir: None,
         log_max_bytes: 10 << 20,
         log_max_files: 5,
     };
