@@ -16,7 +16,7 @@ const MAKE: &str = r#"set -eu
     cd "$1"
     [ ! -e done ] || exit 0
     echo "making a root filesystem and its images (once): some minutes" >&2
-    rm -rf layout layer-*.tar tree registry
+    rm -rf layout layer-*.tar tree plain registry pushed
     mmdebstrap --quiet --variant=minbase --include=python3,perl,git,curl,vim bookworm rootfs.tar
     mkdir tree
     tar -xf rootfs.tar -C tree
@@ -34,6 +34,7 @@ const MAKE: &str = r#"set -eu
     umoci raw add-layer --image layout:one rootfs.tar
     umoci new --image layout:five
     for layer in layer-*.tar; do umoci raw add-layer --image layout:five "$layer"; done
+    skopeo copy --quiet --insecure-policy --dest-decompress oci:layout:one dir:plain
     rm -r tree layer-*.tar
     touch done"#;
 
@@ -49,16 +50,17 @@ impl Registry {
         std::fs::create_dir_all(folder).expect("the folder can be made");
         run(Command::new("sh").args(["-c", MAKE, "sh"]).arg(folder));
         let registry = Self::start(folder);
-        let push = |source: &str, kind: &str, extra: &[&str]| {
+        let push = |source: &str, kind: &str, how: &str| {
             let target = format!("docker://{}", registry.name(kind));
-            let source = format!("oci:{}:{source}", folder.join("layout").display());
             let copy = ["copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false"];
-            run(Command::new("skopeo").args(copy).args(extra).args([&source, &target]));
+            run(Command::new("skopeo").args(copy).args([how, source, &target]));
         };
         if !folder.join("pushed").exists() {
-            push("one", KINDS[0], &[]);
-            push("five", KINDS[1], &[]);
-            push("one", KINDS[2], &["--dest-compress-format=zstd"]);
+            let layout = folder.join("layout").display().to_string();
+            // First: afterwards skopeo would find the layer there as gzip and leave it at that.
+            push(&format!("dir:{}", folder.join("plain").display()), KINDS[2], "--dest-compress-format=zstd");
+            push(&format!("oci:{layout}:one"), KINDS[0], "--preserve-digests");
+            push(&format!("oci:{layout}:five"), KINDS[1], "--preserve-digests");
             std::fs::write(folder.join("pushed"), "").expect("the folder can be written to");
         }
         registry

@@ -1,0 +1,121 @@
+//! `berth image`, verb by verb, as a person and a script use it. Run as root.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A node's folders, and room beside them, on a filesystem that an overlay's upper folder can be on.
+struct Node(TempDir);
+
+impl Node {
+    fn new() -> Self {
+        Self(tempfile::tempdir_in("/dev/shm").unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_berth"));
+        command.args(["image", "--state-dir"]).arg(self.path("state")).args(words);
+        command.stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// What a verb that succeeds prints.
+    fn told(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn json(&self, words: &[&str]) -> Value {
+        serde_json::from_str(&self.told(words)).unwrap()
+    }
+
+    /// What a verb that fails says.
+    fn refused(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        assert!(!output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stdout));
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// A folder with one file.
+    fn tree(&self) -> PathBuf {
+        let tree = self.path("tree");
+        fs::create_dir_all(tree.join("etc")).unwrap();
+        fs::write(tree.join("etc/hostname"), "tree").unwrap();
+        tree
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn an_image_comes_is_looked_at_travels_and_goes() {
+    let (node, other) = (Node::new(), Node::new());
+    let tree = node.tree();
+    let imported = node.json(&["import", text(&tree), "my/app:1", "--entrypoint", "/app", "-o", "json"]);
+    let id = imported[0]["id"].as_str().unwrap();
+    assert!(node.told(&["ls"]).lines().any(|line| line.starts_with("docker.io/my/app:1")));
+    assert_eq!(node.json(&["ls", "-o", "json"])[0]["id"], id);
+    let details = node.json(&["inspect", "my/app:1"]);
+    assert_eq!((&details[0]["id"], &details[0]["config"]["config"]["Entrypoint"][0]), (&id.into(), &"/app".into()));
+
+    let archive = node.path("app.tar");
+    node.told(&["export", text(&archive), "my/app:1"]);
+    assert_eq!(fs::read(&archive).unwrap(), node.run(&["export", "-", id]).stdout, "to a pipe the same");
+    let names: Vec<_> = fs::read_dir(node.0.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 3, "nothing unfinished: {names:?}");
+    assert!(other.told(&["import", text(&archive)]).contains(id));
+
+    node.told(&["rm", "my/app:1"]);
+    assert_eq!(node.told(&["ls"]).lines().count(), 1);
+    assert!(node.refused(&["inspect", "my/app:1"]).contains("my/app:1"));
+    assert!(node.refused(&["export", text(&archive), "my/app:1"]).contains("my/app:1"));
+    assert!(archive.exists(), "what was there before stays");
+}
+
+#[test]
+fn a_root_is_shown_and_taken_away() {
+    let node = Node::new();
+    node.told(&["import", text(&node.tree()), "my/app:1"]);
+    let target = node.path("target");
+    fs::create_dir(&target).unwrap();
+    for (options, writable) in [(&[][..], false), (&["--writable"], true)] {
+        node.told(&[&["mount", "my/app:1", text(&target)], options].concat());
+        assert_eq!(fs::read_to_string(target.join("etc/hostname")).unwrap(), "tree");
+        assert_eq!(fs::write(target.join("new"), "").is_ok(), writable);
+        assert_eq!(node.json(&["prune", "--all", "-o", "json"]), serde_json::json!([]), "it is in use");
+        node.told(&["unmount", text(&target)]);
+        node.told(&["unmount", text(&target)]);
+        assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
+    }
+    let mapped = ["--uidmap", "0:100000:65536", "--gidmap", "0:100000:65536"];
+    node.told(&[&["mount", "my/app:1", text(&target)], &mapped[..]].concat());
+    let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(target.join("etc/hostname")).unwrap());
+    node.told(&["unmount", text(&target)]);
+    assert_eq!(owner, 100_000);
+    assert!(
+        node.refused(&["mount", "my/app:1", text(&target), "--uidmap", "0:1", "--gidmap", "0"])
+            .contains("0:100000:65536")
+    );
+    assert!(node.refused(&["mount", "my/app:1", "/nonexistent/target"]).contains("/nonexistent/target"));
+    assert_eq!(node.json(&["prune", "--all", "-o", "json"]).as_array().unwrap().len(), 1);
+    assert!(node.told(&["prune"]).contains("0 images removed"));
+}
+
+#[test]
+fn what_cannot_be_pulled_is_told_with_its_registry() {
+    let node = Node::new();
+    let error = node.refused(&["pull", "127.0.0.1:1/app:1"]);
+    assert!(error.contains("127.0.0.1:1"), "{error}");
+    assert!(node.refused(&["pull", "Nonsense"]).contains("lower case"));
+}
