@@ -97,7 +97,7 @@ pub(crate) struct NodeFlags {
     /// A registry to be spoken to over plain HTTP
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) insecure_registry: Vec<String>,
-    /// Folder of <host>/hosts.toml files: mirrors and certificates of registries, in containerd's format
+    /// Folder of HOST/hosts.toml files: mirrors and certificates of registries, in containerd's format
     #[arg(long, value_name = "DIR", default_value = REGISTRY_CONFIG_DIR)]
     #[serde(default)]
     pub(crate) registry_config_dir: PathBuf,
@@ -348,7 +348,7 @@ pub(crate) struct RegistryOptions {
     /// A registry to be spoken to over plain HTTP
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) insecure_registry: Vec<String>,
-    /// Folder of <host>/hosts.toml files: mirrors and certificates of registries, in containerd's format
+    /// Folder of HOST/hosts.toml files: mirrors and certificates of registries, in containerd's format
     #[arg(long, value_name = "DIR", default_value = REGISTRY_CONFIG_DIR)]
     pub(crate) registry_config_dir: PathBuf,
 }
@@ -390,6 +390,14 @@ fn label(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
+fn id_map(text: &str) -> Result<berth_rootfs::IdMap, String> {
+    let numbers: Option<Vec<u32>> = text.split(':').map(|number| number.parse().ok()).collect();
+    match numbers.as_deref() {
+        Some([inside, outside, count]) => Ok(berth_rootfs::IdMap { inside: *inside, outside: *outside, count: *count }),
+        _ => Err("expected INSIDE:OUTSIDE:COUNT, such as 0:100000:65536".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -398,13 +406,5 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
-    }
-}
-
-fn id_map(text: &str) -> Result<berth_rootfs::IdMap, String> {
-    let numbers: Option<Vec<u32>> = text.split(':').map(|number| number.parse().ok()).collect();
-    match numbers.as_deref() {
-        Some([inside, outside, count]) => Ok(berth_rootfs::IdMap { inside: *inside, outside: *outside, count: *count }),
-        _ => Err("expected INSIDE:OUTSIDE:COUNT, such as 0:100000:65536".to_owned()),
     }
 }

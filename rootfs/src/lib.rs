@@ -132,8 +132,8 @@ pub fn check_manifest(bytes: &[u8], media_type: Option<&str>) -> Result<(), Erro
     match manifest::parse("the document", bytes, media_type)? {
         manifest::Document::Index(index) => manifest::choose("the document", &index, manifest::Host::this()).map(drop),
         manifest::Document::Manifest(found) => {
-            let descriptors = std::iter::once(found.config()).chain(found.layers());
-            descriptors.map(|one| manifest::digest_of("field digest", one).map(drop)).collect()
+            let mut descriptors = std::iter::once(found.config()).chain(found.layers());
+            descriptors.try_for_each(|one| manifest::digest_of("field digest", one).map(drop))
         }
     }
 }
