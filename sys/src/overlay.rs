@@ -62,7 +62,7 @@ pub fn mount(overlay: &Overlay<'_>, target: &Path) -> io::Result<()> {
     }
 }
 
-/// Does what [`mount`] does with the one call that every kernel has; `E2BIG` for more than some 200 lower folders.
+/// Does what [`mount()`] does with the one call that every kernel has; `E2BIG` for more than some 200 lower folders.
 pub fn mount_at_once(overlay: &Overlay<'_>, target: &Path) -> io::Result<()> {
     let mut held = Vec::new();
     let options = options_of(overlay, &mut held)?;
