@@ -1,6 +1,7 @@
 //! What ADD gave, kept on disk for DEL, CHECK and GC: `results/<network>/<container id>:<interface>.json`. A record is
 //! written when an attachment is complete and removed when nothing of it is left.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -68,10 +69,10 @@ impl Cache {
         file::remove(&path).map_err(Error::io("remove the result", &path))
     }
 
-    /// All records that can be read. Files that are damaged, or left half written by a crash, are removed.
+    /// All records that can be read. Files that are damaged are removed; those that somebody may be writing are passed over.
     pub(crate) fn all(&self) -> Result<Vec<Record>, Error> {
         let mut records = Vec::new();
-        for path in files(&self.folder)? {
+        for path in files(&self.folder)?.into_iter().filter(|path| !is_unfinished(path)) {
             match read(&path)? {
                 Some(record) => records.push(record),
                 None => file::remove(&path).map_err(Error::io("remove the damaged result", &path))?,
@@ -80,10 +81,20 @@ impl Cache {
         Ok(records)
     }
 
+    /// Removes what was killed before it was renamed, whole or not. Nobody may be writing.
+    pub(crate) fn remove_unfinished(&self) -> Result<(), Error> {
+        let mut unfinished = files(&self.folder)?.into_iter().filter(|path| is_unfinished(path));
+        unfinished.try_for_each(|path| file::remove(&path).map_err(Error::io("remove the unfinished result", path)))
+    }
+
     /// Forgets the network.
     pub(crate) fn remove_all(&self) -> Result<(), Error> {
         remove_folder(&self.folder)
     }
+}
+
+fn is_unfinished(path: &Path) -> bool {
+    path.file_name().and_then(OsStr::to_str).is_some_and(file::is_temporary)
 }
 
 fn read(path: &Path) -> Result<Option<Record>, Error> {

@@ -158,7 +158,7 @@ impl<'a> Chain<'a> {
         let _clearing = self.host().clearing()?;
         let own = |(id, name): &(String, String)| Owner { container_id: id.clone(), ifname: name.clone() };
         let valid: HashSet<Owner> = valid.iter().map(own).collect();
-        let mut outcome = Ok(());
+        let mut outcome = self.cache().remove_unfinished();
         for record in self.cache().all()? {
             if !valid.contains(&record.attachment.owner()) {
                 let call = Call::new(self.site(), &record.attachment);

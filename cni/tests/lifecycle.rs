@@ -164,6 +164,20 @@ fn fifty_at_once_leave_nothing() {
 }
 
 #[test]
+fn a_record_that_was_written_and_not_renamed_is_collected() {
+    let host = Host::new();
+    let network = host.network(RANGES);
+    let pod = host.pod(&network, "stays");
+    let results = host.state.path().join("results/pods");
+    std::fs::copy(results.join("stays:eth0.json"), results.join(".tmp-1-stays:eth0.json")).unwrap();
+    host.netns.run(|| network.gc(&[("stays".to_owned(), "eth0".to_owned())])).unwrap();
+    assert_eq!(host.results(), ["stays:eth0.json"]);
+    host.del(&network, &pod.attachment).unwrap();
+    drop(pod);
+    nothing_is_left(&host);
+}
+
+#[test]
 fn killed_between_any_two_steps_and_collected() {
     if let Some(state) = std::env::var_os(CHILD) {
         return add_until_killed(state.into());
