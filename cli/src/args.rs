@@ -273,6 +273,9 @@ pub(crate) enum ImageVerb {
         /// Never let it go when the disk is full
         #[arg(long)]
         pin: bool,
+        /// Make the device files that layers hold; they are left out otherwise
+        #[arg(long)]
+        devices: bool,
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
     },
@@ -371,6 +374,9 @@ pub(crate) struct ImportOptions {
     /// The user, for a plain root filesystem
     #[arg(long, value_name = "USER[:GROUP]")]
     pub(crate) user: Option<String>,
+    /// Make the device files that layers hold; they are left out otherwise
+    #[arg(long)]
+    pub(crate) devices: bool,
     /// The working directory, for a plain root filesystem
     #[arg(long, value_name = "DIR")]
     pub(crate) workdir: Option<String>,

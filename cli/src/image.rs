@@ -9,8 +9,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use berth_rootfs::{
-    Access, Auth, Collected, Digest, GcPolicy, Image, ImportConfig, Keyring, MountOptions, Owners, Progress, Reference,
-    RegistryConfig, Store,
+    Access, Auth, Collected, Devices, Digest, GcPolicy, Image, ImportConfig, Keyring, MountOptions, Owners, Progress,
+    Reference, RegistryConfig, Store,
 };
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -27,23 +27,29 @@ const HEADINGS: [&str; 4] = ["IMAGE", "ID", "SIZE", "AGE"];
 
 pub(crate) fn run(options: ImageOptions) -> Result<ExitCode> {
     let dir = options.folders.state_dir.join("images");
-    let open = |registries| Store::open(&dir, registries).context("cannot open the images");
-    let open_here = || open(RegistryConfig::default());
+    let open = |registries, devices| {
+        let devices = if devices { Devices::Make } else { Devices::LeaveOut };
+        Store::open_with(&dir, registries, devices).context("cannot open the images")
+    };
+    let open_here = || open(RegistryConfig::default(), false);
     let runtime = runtime()?;
     match options.verb {
         ImageVerb::Ls { output } => list(&open_here()?, output)?,
-        ImageVerb::Pull { image, registry, pin, output } => {
+        ImageVerb::Pull { image, registry, pin, devices, output } => {
             let reference: Reference = image.parse()?;
             let keyring = keyring(&reference, &registry)?;
             let (insecure, config_dir) = (registry.insecure_registry, Some(registry.registry_config_dir));
-            let store = open(RegistryConfig { insecure, config_dir })?;
+            let store = open(RegistryConfig { insecure, config_dir }, devices)?;
             let image = runtime.block_on(pull(&store, &reference, keyring))?;
             if pin {
                 runtime.block_on(store.pin(&image.id, true))?;
             }
             tell(&[image], output)?;
         }
-        ImageVerb::Import(options) => runtime.block_on(import(&open_here()?, &options))?,
+        ImageVerb::Import(options) => {
+            let store = open(RegistryConfig::default(), options.devices)?;
+            runtime.block_on(import(&store, &options))?;
+        }
         ImageVerb::Export { file, images } => runtime.block_on(export(&open_here()?, &file, &images))?,
         ImageVerb::Inspect { images } => inspect(&open_here()?, &images)?,
         ImageVerb::Rm { images } => {

@@ -67,6 +67,7 @@ pub use self::gc::{Collected, GcPolicy, GcReason, Removal, Thresholds};
 pub use self::reference::Reference;
 pub use self::snapshot::{IdMap, Owners, Usage};
 pub use self::store::Store;
+pub use self::unpack::Devices;
 
 /// How to reach registries.
 #[derive(Debug, Clone, Default)]
@@ -123,7 +124,7 @@ pub fn unpack_layer(archive: impl std::io::Read, folder: &std::path::Path) -> Re
         return Err(write("make the folder")(std::io::ErrorKind::InvalidInput.into()));
     };
     let root = berth_sys::beneath::Root::open(above).map_err(write("open what is above the folder"))?;
-    unpack::unpack(archive, root.folder(), name).map(drop)
+    unpack::unpack(archive, root.folder(), name, Devices::LeaveOut).map(drop)
 }
 
 /// Whether these bytes are a manifest or an index that can be believed to be what `media_type`, if it is told, says. The

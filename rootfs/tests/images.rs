@@ -8,6 +8,8 @@ mod collect;
 mod crashes;
 #[path = "images/credentials.rs"]
 mod credentials;
+#[path = "images/cves.rs"]
+mod cves;
 #[path = "images/export.rs"]
 mod export;
 #[path = "images/fake.rs"]

@@ -66,7 +66,7 @@ impl Members {
                 Kind::File => Member::Data { at, size: entry.stored },
                 Kind::SymbolicLink => Member::Link(link_target(&name, &entry.target)),
                 Kind::HardLink => Member::Link(link_target(&[], &entry.target)),
-                Kind::Folder | Kind::Fifo | Kind::Device => continue,
+                Kind::Folder | Kind::Fifo | Kind::Device(..) => continue,
             };
             places.insert(name.join(&b'/'), member);
         }

@@ -21,7 +21,7 @@ use super::place::{Place, names, remove_tree};
 use crate::digest::{Digest, Hasher, Hashing};
 use crate::error::{Error, UnpackError};
 use crate::limits::{EXPANSION_FREE_BYTES, EXPANSION_MAX, LAYER_BYTES_MAX, NOTE_BYTES_MAX};
-use crate::unpack::{Unpacked, unpack};
+use crate::unpack::{Devices, Unpacked, unpack};
 
 /// The unpacked tree in a layer's folder.
 pub(crate) const TREE: &str = "diff";
@@ -86,7 +86,7 @@ pub(crate) fn bring_in(
 ) -> Result<Arrived, Error> {
     let temporary = place.temporary();
     fs::DirBuilder::new().mode(0o700).create(&temporary).map_err(Error::file("make", &temporary))?;
-    let result = match arrive(label, part.then(rest), expected, &temporary) {
+    let result = match arrive(label, part.then(rest), expected, &temporary, place.devices()) {
         Ok(arrived) => {
             part.publish(place, &arrived.blob).and_then(|()| publish(place, &temporary, &arrived)).map(|()| arrived)
         }
@@ -100,7 +100,13 @@ pub(crate) fn bring_in(
 }
 
 /// Unpacks a blob below `temporary`.
-fn arrive(label: &str, blob: impl Read + Send, expected: &Expected, temporary: &Path) -> Result<Arrived, Error> {
+fn arrive(
+    label: &str,
+    blob: impl Read + Send,
+    expected: &Expected,
+    temporary: &Path,
+    devices: Devices,
+) -> Result<Arrived, Error> {
     let above = Root::open(temporary).map_err(Error::file("open", temporary))?;
     let (limit, most, hasher) = match &expected.blob {
         None => (LAYER_BYTES_MAX, u64::MAX, Hasher::sha256()),
@@ -113,7 +119,7 @@ fn arrive(label: &str, blob: impl Read + Send, expected: &Expected, temporary: &
     let unpacked = std::thread::scope(|scope| {
         let inflating = scope.spawn(|| inflate::inflate(&mut blob, limit, sender));
         let archive = Hashing::new(pieces, diff_hasher);
-        let (mut archive, unpacked) = unpack(archive, above.folder(), OsStr::new(TREE))?;
+        let (mut archive, unpacked) = unpack(archive, above.folder(), OsStr::new(TREE), devices)?;
         // What comes after the archive's end belongs to the digests too.
         io::copy(&mut archive, &mut io::sink()).map_err(|source| UnpackError::Read { source })?;
         let compression = inflating.join().unwrap_or(Compression::None);

@@ -23,6 +23,7 @@ use crate::error::Error;
 use crate::limits::LAYERS_AT_ONCE;
 use crate::reference::Reference;
 use crate::registry::Transport;
+use crate::unpack::Devices;
 use crate::{
     Collected, GcPolicy, Image, ImportConfig, Keyring, MountOptions, Progress, RegistryConfig, Usage, export, gc,
     import, pull, snapshot,
@@ -63,7 +64,12 @@ pub(crate) struct Arrival {
 impl Store {
     /// Opens or makes the store below `dir`; removes what an interrupted pull left.
     pub fn open(dir: &Path, registries: RegistryConfig) -> Result<Self, Error> {
-        let place = Place::make(dir)?;
+        Self::open_with(dir, registries, Devices::LeaveOut)
+    }
+
+    /// As [`Self::open`]; layers that come in from now on get their device files or not.
+    pub fn open_with(dir: &Path, registries: RegistryConfig, devices: Devices) -> Result<Self, Error> {
+        let place = Place::make(dir, devices)?;
         let index = Index::new(place.clone());
         sweep::sweep(&place, &index)?;
         let shared = Shared {

@@ -11,11 +11,13 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::unpack::Devices;
 
-/// The folders of one store.
+/// The folders of one store, and what may be made in them.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     top: PathBuf,
+    devices: Devices,
 }
 
 /// Somebody works in the store: nothing that could be in use is swept away. Ends when dropped, or with the process.
@@ -34,8 +36,8 @@ static TEMPORARIES: AtomicU64 = AtomicU64::new(0);
 
 impl Place {
     /// Makes the folders that are missing.
-    pub(crate) fn make(top: &Path) -> Result<Self, Error> {
-        let place = Self { top: top.to_owned() };
+    pub(crate) fn make(top: &Path, devices: Devices) -> Result<Self, Error> {
+        let place = Self { top: top.to_owned(), devices };
         for folder in
             [place.layers(), place.blobs(), place.parts(), place.snapshots(), place.uses(), place.temporaries()]
         {
@@ -43,6 +45,10 @@ impl Place {
             DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(Error::file("make", &folder))?;
         }
         Ok(place)
+    }
+
+    pub(crate) fn devices(&self) -> Devices {
+        self.devices
     }
 
     pub(crate) fn top(&self) -> &Path {

@@ -2,7 +2,8 @@
 //!
 //! Every folder on the way to an entry is walked by [`berth_sys::beneath`], so no link leads out; every change is made on
 //! a name in an open folder and follows nothing. Whiteouts become devices 0:0, opaque folders get their attribute. Devices
-//! of the archive are not made: containers get theirs from the runtime, and one in the store would be the host's. The
+//! of the archive are not made unless that is wanted: containers get theirs from the runtime, and one in the store would
+//! be the host's. The
 //! layers below are not at hand, since each layer is unpacked by itself: hard links into them and folders that the archive
 //! does not describe are listed, so that a mount can make them what they are with the layers below.
 
@@ -38,6 +39,16 @@ pub(crate) const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
 const IMPLICIT_MODE: Mode = Mode::from_bits_truncate(0o755);
 const COPY_BYTES: usize = 256 << 10;
 
+/// What becomes of the device files of a layer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Devices {
+    /// They are left out, with a warning: a container has the devices that its runtime gives it.
+    #[default]
+    LeaveOut,
+    /// They are made as the layer has them, but for 0:0, which is overlayfs's sign for a removed name.
+    Make,
+}
+
 /// What came of unpacking.
 #[derive(Debug, Default)]
 pub(crate) struct Unpacked {
@@ -53,8 +64,13 @@ pub(crate) struct Unpacked {
 
 /// Unpacks `archive` into the folder `name`, made new in `above`. What the reader still holds after the archive's end is
 /// left in it.
-pub(crate) fn unpack<R: Read>(archive: R, above: &Folder, name: &OsStr) -> Result<(R, Unpacked), UnpackError> {
-    let mut unpacker = Unpacker::new(above, name).map_err(|source| UnpackError::Write {
+pub(crate) fn unpack<R: Read>(
+    archive: R,
+    above: &Folder,
+    name: &OsStr,
+    devices: Devices,
+) -> Result<(R, Unpacked), UnpackError> {
+    let mut unpacker = Unpacker::new(above, name, devices).map_err(|source| UnpackError::Write {
         path: String::new(),
         action: "make the layer's folder",
         source,
@@ -107,6 +123,7 @@ fn to(action: &'static str) -> impl FnOnce(io::Error) -> Refusal {
 struct Unpacker<'f> {
     above: &'f Folder,
     name: &'f OsStr,
+    allowed: Devices,
     root: Root,
     /// The folder that the last entry went to: entries come folder by folder.
     last: Option<(Vec<u8>, Folder)>,
@@ -124,12 +141,13 @@ struct Unpacker<'f> {
 }
 
 impl<'f> Unpacker<'f> {
-    fn new(above: &'f Folder, name: &'f OsStr) -> io::Result<Self> {
+    fn new(above: &'f Folder, name: &'f OsStr, allowed: Devices) -> io::Result<Self> {
         above.make_folder(name, IMPLICIT_MODE)?;
         above.set_mode(name, IMPLICIT_MODE)?;
         Ok(Self {
             above,
             name,
+            allowed,
             root: Root::from_folder(above.folder(name)?),
             last: None,
             times: HashMap::new(),
@@ -206,7 +224,13 @@ impl<'f> Unpacker<'f> {
                 self.finish_leaf(entry, folder, name)
             }
             Kind::HardLink => self.link(entry, folder, name, path),
-            Kind::Device => {
+            // A character device 0:0 is a whiteout to overlayfs.
+            Kind::Device(kind, number) if self.allowed == Devices::Make && number != 0 => {
+                self.clear(folder, name, &path)?;
+                folder.make_node(name, kind, Mode::empty(), number).map_err(to("make the device"))?;
+                self.finish_leaf(entry, folder, name)
+            }
+            Kind::Device(..) => {
                 self.clear(folder, name, &path)?;
                 self.devices.insert(path);
                 Ok(())

@@ -6,6 +6,8 @@
 
 use std::io::{self, Read};
 
+use nix::sys::stat::SFlag;
+
 use super::pax::{self, Extended};
 use super::sparse::{self, Pieces};
 use crate::error::UnpackError;
@@ -24,7 +26,8 @@ pub(crate) enum Kind {
     SymbolicLink,
     Folder,
     Fifo,
-    Device,
+    /// A character or block device, and its number.
+    Device(SFlag, u64),
 }
 
 /// One entry, its extensions applied.
@@ -98,7 +101,7 @@ impl<R: Read> Archive<R> {
     fn entry(&mut self, header: &Header<'_>, long: Long) -> Result<Entry, UnpackError> {
         let extended = long.extended.unwrap_or_default();
         let path = extended.path.or(long.path).unwrap_or_else(|| header.path());
-        let (kind, has_data) = kind_of(header.kind(), &path)?;
+        let (kind, has_data) = kind_of(header, &path)?;
         let size = extended.size.map_or_else(|| header.size(), Ok)?;
         self.set_data(if has_data { size } else { 0 })?;
         let old_sparse = header.kind() == b'S';
@@ -218,14 +221,15 @@ fn set_once<T>(place: &mut Option<T>, value: T) -> Result<(), UnpackError> {
 }
 
 /// A kind, and whether data follows.
-fn kind_of(flag: u8, path: &[u8]) -> Result<(Kind, bool), UnpackError> {
-    match flag {
+fn kind_of(header: &Header<'_>, path: &[u8]) -> Result<(Kind, bool), UnpackError> {
+    match header.kind() {
         // The oldest archives mark a folder by a slash alone.
         0 if path.ends_with(b"/") => Ok((Kind::Folder, false)),
         0 | b'0' | b'7' | b'S' => Ok((Kind::File, true)),
         b'1' => Ok((Kind::HardLink, false)),
         b'2' => Ok((Kind::SymbolicLink, false)),
-        b'3' | b'4' => Ok((Kind::Device, false)),
+        b'3' => Ok((Kind::Device(SFlag::S_IFCHR, header.device()), false)),
+        b'4' => Ok((Kind::Device(SFlag::S_IFBLK, header.device()), false)),
         b'5' => Ok((Kind::Folder, false)),
         b'6' => Ok((Kind::Fifo, false)),
         _ => Err(UnpackError::Entry { path: printable(path), why: "its type is unknown" }),
@@ -254,6 +258,12 @@ impl Header<'_> {
 
     fn number(&self, start: usize, length: usize) -> Result<i64, UnpackError> {
         number(self.field(start, length))
+    }
+
+    /// The number of a device; 0:0, which is none, if it is no number at all.
+    fn device(&self) -> u64 {
+        let part = |start| self.number(start, 8).ok().and_then(|number| u64::try_from(number).ok());
+        part(329).zip(part(337)).map_or(0, |(major, minor)| nix::sys::stat::makedev(major, minor))
     }
 
     fn path(&self) -> Vec<u8> {

@@ -1,9 +1,9 @@
 //! Archives that mean harm, or are broken: nothing comes out of the layer, nothing is left, the reason is told.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 
-use berth_rootfs::Error;
+use berth_rootfs::{Devices, Error, ImportConfig, RegistryConfig, Store};
 
 use super::support::{Bench, Made, Tar, told};
 
@@ -127,6 +127,22 @@ async fn devices_are_left_out_and_cannot_pass_for_whiteouts() {
     let layer = bench.layer(&image.unwrap(), 0);
     let names: Vec<_> = fs::read_dir(layer.join("dev")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["file"]);
+}
+
+#[tokio::test]
+async fn devices_are_made_if_that_is_wanted_but_for_whiteouts() {
+    let bench = Bench::new();
+    let (store, path) = (bench.path("with-devices"), bench.path("rootfs.tar"));
+    let store = Store::open_with(&store, RegistryConfig::default(), Devices::Make).unwrap();
+    let tar = Tar::new().device("dev/null", 1, 3).device("dev/none", 0, 0).hard_link("dev/same", "dev/null");
+    fs::write(&path, tar.end()).unwrap();
+    store.import(&path, Some(&"test/devices".parse().unwrap()), &ImportConfig::default()).await.unwrap();
+    let layers = fs::read_dir(bench.path("with-devices/layers")).unwrap();
+    let dev = layers.map(|entry| entry.unwrap().path()).next().unwrap().join("diff/dev");
+    let status = fs::symlink_metadata(dev.join("null")).unwrap();
+    assert!(status.file_type().is_char_device());
+    assert_eq!((status.rdev(), status.nlink(), status.mode() & 0o777), (nix::sys::stat::makedev(1, 3), 2, 0o644));
+    assert!(!dev.join("none").exists());
 }
 
 #[tokio::test]

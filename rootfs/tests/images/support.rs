@@ -251,6 +251,19 @@ impl Tar {
         self
     }
 
+    /// A character device of that number.
+    pub(crate) fn device(self, path: &str, major: u32, minor: u32) -> Self {
+        let start = self.0.len();
+        let mut tar = self.entry(b'3', path, "", b"");
+        let block = &mut tar.0[start..start + 512];
+        block[329..337].copy_from_slice(format!("{major:07o}\0").as_bytes());
+        block[337..345].copy_from_slice(format!("{minor:07o}\0").as_bytes());
+        let mut header = tar::Header::from_byte_slice(block).clone();
+        header.set_cksum();
+        block.copy_from_slice(header.as_bytes());
+        tar
+    }
+
     pub(crate) fn file(self, path: &str, data: &str) -> Self {
         self.entry(b'0', path, "", data.as_bytes())
     }
