@@ -50,6 +50,25 @@ pub(crate) enum Input {
     Closed,
 }
 
+/// A process that joins the container.
+#[derive(Debug)]
+pub(crate) enum Exec {
+    /// It is being made; these signals are for it, and who sent them waits.
+    Making { signals: Vec<(Asker, i32)> },
+    /// It runs.
+    Running { pid: i32 },
+}
+
+impl Exec {
+    /// Its process, once there is one.
+    pub(crate) fn pid(&self) -> Option<i32> {
+        match self {
+            Self::Making { .. } => None,
+            Self::Running { pid } => Some(*pid),
+        }
+    }
+}
+
 /// One container.
 #[derive(Debug)]
 pub(crate) struct Container {
@@ -61,8 +80,8 @@ pub(crate) struct Container {
     pub(crate) input: Option<Input>,
     pub(crate) output: Option<Output>,
     pub(crate) oom: Option<Tally>,
-    /// The processes of `Exec`, by name; `None` while it is being made.
-    pub(crate) execs: BTreeMap<String, Option<i32>>,
+    /// The processes of `Exec`, by name.
+    pub(crate) execs: BTreeMap<String, Exec>,
     /// Who waits for it to be deleted.
     pub(crate) deleters: Vec<Asker>,
 }

@@ -50,7 +50,7 @@ impl Shim {
             Call::Kill { container, signal, all } => self.kill(asker, &container, signal, all),
             Call::Delete { container } => self.delete(asker, &container),
             Call::Exec { container, exec, process } => self.exec(asker, &container, exec, &process, fds),
-            Call::ExecKill { container, exec, signal } => self.exec_kill(&container, &exec, signal).map(done),
+            Call::ExecKill { container, exec, signal } => self.exec_kill(asker, &container, &exec, signal),
             Call::Attach { container, stdin, stdout, stderr } => {
                 self.attach(&container, stdin, [stdout, stderr], fds).map(Some)
             }

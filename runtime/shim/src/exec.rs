@@ -4,20 +4,20 @@ use std::fs;
 use std::os::fd::OwnedFd;
 
 use berth_runtime::Stdio;
-use berth_runtime::shim::protocol::{Fault, FaultKind};
+use berth_runtime::shim::protocol::{Answer, Fault, FaultKind};
 use berth_sys::{proc, process};
 use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use oci_spec::runtime::Process;
 
-use crate::clients::Asker;
-use crate::container::Life;
+use crate::clients::{Asker, Told};
+use crate::container::{Exec, Life};
 use crate::control::Outcome;
 use crate::fault::fault;
-use crate::limits::EXECS_MAX;
+use crate::limits::{EXECS_MAX, SIGNALS_WAITING_MAX};
 use crate::request::check_name;
-use crate::run::Verb;
+use crate::run::{Made, Verb};
 use crate::shim::Shim;
 use crate::work::Goal;
 
@@ -44,36 +44,65 @@ impl Shim {
             let message = format!("{EXECS_MAX} execs run in container {id} already");
             return Err(fault(FaultKind::Failed, message));
         }
-        container.execs.insert(exec.clone(), None);
+        container.execs.insert(exec.clone(), Exec::Making { signals: Vec::new() });
         let begun = self.begin(number, Verb::Exec { process, stdio }, Goal::Exec { asker, exec: exec.clone() });
-        begun.map(|()| None).inspect_err(|_| self.note_exec(number, exec, None))
+        begun.map(|()| None).inspect_err(|_| drop(self.forget_exec(number, &exec)))
     }
 
-    /// The process of a name that was taken is there, or there will be none.
-    pub(crate) fn note_exec(&mut self, number: u32, exec: String, pid: Option<i32>) {
-        let Some(container) = self.containers.get_mut(&number) else { return };
-        match pid {
-            Some(pid) => drop(container.execs.insert(exec, Some(pid))),
-            None => drop(container.execs.remove(&exec)),
-        }
-    }
-
-    /// Signals a process that joined; killed, it takes its descendants along.
-    pub(crate) fn exec_kill(&mut self, id: &str, exec: &str, signal: i32) -> Result<(), Fault> {
-        let (_, container) = self.container(id)?;
-        let Some(Some(pid)) = container.execs.get(exec) else {
-            return Err(fault(FaultKind::NotFound, format!("no exec {exec} runs in container {id}")));
+    /// An exec was made, or not: its caller is told, and then those who had signals for it.
+    pub(crate) fn exec_ended(&mut self, asker: Asker, number: u32, exec: &str, made: Result<Made, Fault>) {
+        let pid = made.as_ref().ok().map(|made| made.pid);
+        let told = made.map(|Made { pid, terminal }| Told::with(Answer::Executed { pid }, terminal));
+        self.clients.answer(&self.poller, asker, told);
+        let signals = match self.forget_exec(number, exec) {
+            Some(Exec::Making { signals }) => signals,
+            _ => Vec::new(),
         };
-        let unknown = |_| fault(FaultKind::Invalid, format!("signal: there is no number {signal}"));
-        let named = Signal::try_from(signal).map_err(unknown)?;
-        let descendants = if named == Signal::SIGKILL { descendants(*pid) } else { Vec::new() };
-        // The child is not reaped yet, so its id stands for nobody else.
-        let _ = kill(Pid::from_raw(*pid), named);
-        for descendant in descendants {
-            descendant.kill();
+        if let (Some(pid), Some(container)) = (pid, self.containers.get_mut(&number)) {
+            container.execs.insert(exec.to_owned(), Exec::Running { pid });
         }
-        Ok(())
+        for (asker, signal) in signals {
+            let done = pid.map_or_else(|| Err(no_exec(exec)), |pid| signal_exec(pid, signal));
+            self.clients.answer(&self.poller, asker, done.map(|()| Answer::Done));
+        }
     }
+
+    fn forget_exec(&mut self, number: u32, exec: &str) -> Option<Exec> {
+        self.containers.get_mut(&number)?.execs.remove(exec)
+    }
+
+    /// Signals a process that joined, when it is there; killed, it takes its descendants along.
+    pub(crate) fn exec_kill(&mut self, asker: Asker, id: &str, exec: &str, signal: i32) -> Outcome {
+        let (_, container) = self.container(id)?;
+        match container.execs.get_mut(exec) {
+            Some(Exec::Running { pid }) => signal_exec(*pid, signal).map(|()| Some(Answer::Done.into())),
+            Some(Exec::Making { signals }) if signals.len() < SIGNALS_WAITING_MAX => {
+                signals.push((asker, signal));
+                Ok(None)
+            }
+            Some(Exec::Making { .. }) => {
+                let message = format!("{SIGNALS_WAITING_MAX} signals wait for exec {exec} already");
+                Err(fault(FaultKind::Failed, message))
+            }
+            None => Err(no_exec(exec)),
+        }
+    }
+}
+
+fn no_exec(exec: &str) -> Fault {
+    fault(FaultKind::NotFound, format!("no exec {exec} runs in the container"))
+}
+
+fn signal_exec(pid: i32, signal: i32) -> Result<(), Fault> {
+    let unknown = |_| fault(FaultKind::Invalid, format!("signal: there is no number {signal}"));
+    let named = Signal::try_from(signal).map_err(unknown)?;
+    let descendants = if named == Signal::SIGKILL { descendants(pid) } else { Vec::new() };
+    // The child is not reaped yet, so its id stands for nobody else.
+    let _ = kill(Pid::from_raw(pid), named);
+    for descendant in descendants {
+        descendant.kill();
+    }
+    Ok(())
 }
 
 /// The descriptors of a process, if it has no terminal for them.

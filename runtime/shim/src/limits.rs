@@ -74,3 +74,6 @@ pub(crate) const OWN_LOG_BYTES_MAX: u64 = 64 * 1024;
 
 /// The longest container id or name of an exec.
 pub(crate) const ID_BYTES_MAX: usize = 128;
+
+/// Signals for an exec that is being made.
+pub(crate) const SIGNALS_WAITING_MAX: usize = 16;

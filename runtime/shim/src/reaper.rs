@@ -6,7 +6,7 @@ use berth_runtime::shim::protocol::{Event, ExitRecord, NamespaceMode};
 use berth_sys::process::{self, Exit};
 use jiff::Timestamp;
 
-use crate::container::{Container, Life};
+use crate::container::{Container, Exec, Life};
 use crate::limits::{DRAIN_TIME_MAX, RECORD_RETRY_TIME};
 use crate::note::note;
 use crate::record;
@@ -44,7 +44,7 @@ impl Shim {
         let lives =
             |(number, container): &(&u32, &Container)| matches!(container.life, Life::Alive) && !starts(**number);
         let containers = self.containers.iter().filter(lives).map(|(_, container)| container.pid);
-        let execs = self.containers.values().flat_map(|container| container.execs.values().copied().flatten());
+        let execs = self.containers.values().flat_map(|container| container.execs.values().filter_map(Exec::pid));
         self.works.keys().copied().chain(self.sandbox.init).chain(containers).chain(execs).collect()
     }
 
@@ -61,7 +61,7 @@ impl Shim {
                 let number = *number;
                 return self.init_ended(number, exit);
             }
-            let name = container.execs.iter().find(|(_, exec)| **exec == Some(pid)).map(|(name, _)| name.clone());
+            let name = container.execs.iter().find(|(_, exec)| exec.pid() == Some(pid)).map(|(name, _)| name.clone());
             if let Some(exec) = name {
                 container.execs.remove(&exec);
                 let event = Event::ExecExited { container: container.id.clone(), exec, code: exit.code() };

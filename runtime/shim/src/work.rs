@@ -9,7 +9,7 @@ use berth_sys::process::Exit;
 use jiff::Timestamp;
 use nix::libc;
 
-use crate::clients::{Asker, Told};
+use crate::clients::Asker;
 use crate::container::Life;
 use crate::creation::Streams;
 use crate::library;
@@ -76,7 +76,7 @@ impl Shim {
         let was_deletion = matches!(goal, Goal::Delete);
         match goal {
             Goal::Create { asker, streams } => self.create_ended(asker, number, streams, run.end_with_process(exit)),
-            Goal::Exec { asker, exec } => self.exec_ended(asker, number, exec, run.end_with_process(exit)),
+            Goal::Exec { asker, exec } => self.exec_ended(asker, number, &exec, run.end_with_process(exit)),
             Goal::Undo { asker, fault } => {
                 if let Err(left) = run.end(exit) {
                     note(format_args!("{}", left.message));
@@ -168,12 +168,6 @@ impl Shim {
         if done.is_ok() {
             self.drop_container(number);
         }
-    }
-
-    fn exec_ended(&mut self, asker: Asker, number: u32, exec: String, made: Result<Made, Fault>) {
-        self.note_exec(number, exec, made.as_ref().ok().map(|made| made.pid));
-        let told = made.map(|Made { pid, terminal }| Told::with(Answer::Executed { pid }, terminal));
-        self.clients.answer(&self.poller, asker, told);
     }
 
     /// Begins the deletion of a container that has ended, if anybody waits for that and nothing is under way: a signal that

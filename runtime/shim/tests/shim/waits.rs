@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::chaos::is_mentioned;
-use crate::pod::{PATIENCE, Pod, eventually, lives, process, spec};
+use crate::pod::{Client, PATIENCE, Pod, eventually, lives, process, spec};
 
 /// A pod of the library's, whatever the others use: hooks are its own.
 fn pod() -> Pod {
@@ -74,11 +74,8 @@ fn while_a_hook_sleeps_the_other_containers_log_end_and_are_told_of() {
     }
 }
 
-#[test]
-fn while_an_exec_is_held_up_the_other_containers_log_end_and_are_told_of() {
-    let pod = pod();
-    let mut client = pod.connect();
-    client.ask(Call::Subscribe);
+/// Starts a container `slow` to which execs come only as far as to their seccomp filter, until the listener is accepted.
+fn hold_up(pod: &Pod, client: &mut Client) -> UnixListener {
     // Every process gives the listener of its filter away. With no more than one client waiting, the container's, the
     // next finds no room until that is accepted.
     let path = pod.folder.path().join("listener");
@@ -89,20 +86,36 @@ fn while_an_exec_is_held_up_the_other_containers_log_end_and_are_told_of() {
         config["linux"]["seccomp"] =
             json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path, "syscalls": [rule]});
     });
-    pod.create(&mut client, "slow", bundle);
+    pod.create(client, "slow", bundle);
     client.ask(Call::Start { container: "slow".into() });
+    listener
+}
+
+fn exec(words: &[&str]) -> Call {
+    let process = Box::new(serde_json::from_value(process(words)).unwrap());
+    Call::Exec { container: "slow".into(), exec: "e".into(), process }
+}
+
+/// Whether there is a second process in the container.
+fn is_joined(pod: &Pod) -> bool {
+    match pod.connect().ask(Call::Processes { container: "slow".into() }) {
+        Answer::Processes { pids } => pids.len() > 1,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn while_an_exec_is_held_up_the_other_containers_log_end_and_are_told_of() {
+    let pod = pod();
+    let mut client = pod.connect();
+    client.ask(Call::Subscribe);
+    let listener = hold_up(&pod, &mut client);
     thread::scope(|scope| {
         let slow = scope.spawn(|| {
             let null = File::options().read(true).write(true).open("/dev/null").unwrap();
-            let process = Box::new(serde_json::from_value(process(&["true"])).unwrap());
-            let call = Call::Exec { container: "slow".into(), exec: "e".into(), process };
-            pod.connect().0.call(call, &[null.as_fd(); 3], PATIENCE)
+            pod.connect().0.call(exec(&["true"]), &[null.as_fd(); 3], PATIENCE)
         });
-        let begun = || match pod.connect().ask(Call::Processes { container: "slow".into() }) {
-            Answer::Processes { pids } => pids.len() > 1,
-            other => panic!("{other:?}"),
-        };
-        eventually("its process is in the container", begun);
+        eventually("its process is in the container", || is_joined(&pod));
         pod.run(&mut client, "quick", "echo out; exit 3");
         assert_eq!(client.exit_of("quick").code, 3);
         assert_eq!(pod.log("quick"), ["stdout F out"]);
@@ -111,6 +124,31 @@ fn while_an_exec_is_held_up_the_other_containers_log_end_and_are_told_of() {
         slow.join().unwrap().unwrap();
     });
     assert!(matches!(client.event(), Event::ExecExited { code: 0, .. }));
+}
+
+#[test]
+fn a_signal_for_an_exec_that_is_being_made_waits_for_it() {
+    let pod = pod();
+    let mut client = pod.connect();
+    client.ask(Call::Subscribe);
+    let listener = hold_up(&pod, &mut client);
+    let signal = |signal| Call::ExecKill { container: "slow".into(), exec: "e".into(), signal };
+    assert_eq!(kind(client.try_ask(signal(9))), FaultKind::NotFound);
+    thread::scope(|scope| {
+        let slow = scope.spawn(|| {
+            let null = File::options().read(true).write(true).open("/dev/null").unwrap();
+            pod.connect().0.call(exec(&["sleep", "1000"]), &[null.as_fd(); 3], PATIENCE)
+        });
+        eventually("its process is in the container", || is_joined(&pod));
+        let (wrong, right) =
+            (scope.spawn(|| pod.connect().try_ask(signal(999))), scope.spawn(|| pod.connect().try_ask(signal(9))));
+        assert!(client.state().contains_key("slow") && !wrong.is_finished() && !right.is_finished());
+        listener.accept().unwrap();
+        slow.join().unwrap().unwrap();
+        assert_eq!(kind(wrong.join().unwrap()), FaultKind::Invalid);
+        right.join().unwrap().unwrap();
+    });
+    assert!(matches!(client.event(), Event::ExecExited { code: 137, .. }));
 }
 
 #[test]

@@ -62,7 +62,8 @@ pub enum Call {
         /// The OCI `process` object (runtime spec, config.md#process).
         process: Box<Process>,
     },
-    /// Kill a process that [`Call::Exec`] started, with its descendants where the kernel can.
+    /// Kill a process that [`Call::Exec`] started, with its descendants where the kernel can; one that is still being made,
+    /// as soon as it is there.
     ExecKill {
         /// The container's id.
         container: String,
