@@ -101,9 +101,6 @@ fn parse(text: &str) -> Result<Reference, &'static str> {
     if name.is_empty() {
         return Err("it has no name");
     }
-    if name.len() > NAME_BYTES_MAX {
-        return Err("the name is longer than 255 bytes");
-    }
     let (registry, path) = split_registry(name);
     check_registry(registry)?;
     check_path(path)?;
@@ -116,6 +113,10 @@ fn parse(text: &str) -> Result<Reference, &'static str> {
         true => path.to_owned(),
         false => format!("library/{path}"),
     };
+    // With what was filled in: what we print must be a name again.
+    if registry.len() + 1 + repository.len() > NAME_BYTES_MAX {
+        return Err("the name is longer than 255 bytes");
+    }
     let tag = tag.or(if digest.is_none() { Some(DEFAULT_TAG) } else { None }).map(str::to_owned);
     Ok(Reference { registry: registry.to_owned(), repository, tag, digest })
 }
@@ -213,6 +214,24 @@ mod tests {
         check("Registry.example.com/a/b__c/d-e--f", "Registry.example.com/a/b__c/d-e--f:latest");
         check(&format!("app@{digest}"), &format!("docker.io/library/app@{digest}"));
         check(&format!("r.io:1/app:v1@{digest}"), &format!("r.io:1/app:v1@{digest}"));
+    }
+
+    #[test]
+    fn a_name_is_measured_when_it_is_complete() {
+        let (library, user) = ("docker.io/library/".len(), "docker.io/user/".len());
+        for (text, fits) in [
+            ("a".repeat(NAME_BYTES_MAX - library), true),
+            ("a".repeat(NAME_BYTES_MAX - library + 1), false),
+            (format!("user/{}", "a".repeat(NAME_BYTES_MAX - user)), true),
+            (format!("user/{}", "a".repeat(NAME_BYTES_MAX - user + 1)), false),
+            (format!("r.io/{}", "a".repeat(NAME_BYTES_MAX)), false),
+        ] {
+            assert_eq!(
+                text.parse::<Reference>().map(|full| full.to_string().parse::<Reference>().is_ok()).ok(),
+                fits.then_some(true),
+                "{text}"
+            );
+        }
     }
 
     #[test]
