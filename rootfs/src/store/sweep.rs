@@ -17,25 +17,17 @@ use crate::snapshot;
 
 /// Sweeps, if nobody works in the store; else whoever does will when done.
 pub(crate) fn sweep(place: &Place, index: &Index) -> Result<(), Error> {
-    want(place)?;
-    sweep_if_wanted(place, index)
-}
-
-/// Lets the next who is done with the store sweep it.
-pub(crate) fn want(place: &Place) -> Result<(), Error> {
-    let unswept = place.unswept();
-    fs::write(&unswept, "").map_err(Error::file("write", unswept))
-}
-
-/// Sweeps if somebody wanted to and could not.
-pub(crate) fn sweep_if_wanted(place: &Place, index: &Index) -> Result<(), Error> {
-    let unswept = place.unswept();
-    if !unswept.exists() {
-        return Ok(());
-    }
-    let Some(alone) = place.exclusive()? else { return Ok(()) };
+    let alone = match place.exclusive()? {
+        Some(alone) => alone,
+        None => {
+            want(place)?;
+            // Whoever was done just before that saw no wish.
+            let Some(alone) = place.exclusive()? else { return Ok(()) };
+            alone
+        }
+    };
     put_aside(place, index)?;
-    berth_sys::file::remove(&unswept).map_err(Error::file("remove", &unswept))?;
+    berth_sys::file::remove(&place.unswept()).map_err(Error::file("remove", place.unswept()))?;
     let doomed = names(&place.temporaries())?;
     // Nobody else knows these names; removing them may take long and must not keep others waiting.
     drop(alone);
@@ -43,6 +35,17 @@ pub(crate) fn sweep_if_wanted(place: &Place, index: &Index) -> Result<(), Error>
         remove_tree(&place.temporaries().join(name))?;
     }
     Ok(())
+}
+
+/// Sweeps if somebody wanted to and could not.
+pub(crate) fn sweep_if_wanted(place: &Place, index: &Index) -> Result<(), Error> {
+    if place.unswept().exists() { sweep(place, index) } else { Ok(()) }
+}
+
+/// Lets the next who is done with the store sweep it.
+pub(crate) fn want(place: &Place) -> Result<(), Error> {
+    let unswept = place.unswept();
+    fs::write(&unswept, "").map_err(Error::file("write", unswept))
 }
 
 /// Moves what goes to the unfinished things, at once each: no half-removed layer is ever seen.
