@@ -83,13 +83,19 @@ pub fn spawn(birth: &Birth<'_>, child: impl FnOnce() -> Infallible) -> io::Resul
 pub fn spawn_idle(namespaces: CloneFlags) -> io::Result<Child> {
     let maker = getpid();
     spawn(&Birth { namespaces, ..Birth::default() }, || {
-        let _ = die_with_parent(true);
         let _ = close_all_but(&[]);
-        while getppid() == maker {
-            pause();
+        if die_with(maker).is_err() {
+            exit_now(0);
         }
-        exit_now(0)
+        idle()
     })
+}
+
+/// Does nothing until a signal ends the process.
+pub fn idle() -> ! {
+    loop {
+        pause();
+    }
 }
 
 /// Makes the process by way of another one, which enters namespaces that its maker could not come back from, makes it
@@ -303,13 +309,14 @@ impl Said {
 pub fn run_program(program: &Program, input: impl AsFd, deadline_ms: i32, said: &mut Said) -> nix::Result<Exit> {
     let errno = |error: io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
     let (pipe, theirs) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    let caller = getpid();
     let child = clone(&Birth::default(), 0, || {
         // As any program begins, whatever this process blocks and ignores.
         umask(Mode::from_bits_truncate(0o022));
         let streams = signal::reset().and_then(|()| set_standard_stream(&input, 0));
         let streams = streams.and_then(|()| set_standard_stream(&theirs, 2));
         // Nobody would wait for it, nor keep its deadline.
-        let streams = streams.and_then(|()| die_with_parent(true));
+        let streams = streams.and_then(|()| die_with(caller));
         let why = match streams.and_then(|()| close_on_exec_from(3)) {
             Ok(()) => program.execute(),
             Err(errno) => errno,
@@ -450,6 +457,13 @@ pub fn wait_for_end(pidfd: impl AsFd, milliseconds: u16) -> io::Result<bool> {
 pub fn die_with_parent(yes: bool) -> nix::Result<()> {
     let signal = yes.then_some(nix::sys::signal::Signal::SIGKILL);
     nix::sys::prctl::set_pdeathsig(signal)
+}
+
+/// As [`die_with_parent`], for a child in its parent's pid namespace: `ESRCH` if the parent is dead already, whose death
+/// will be no signal any more.
+pub fn die_with(parent: Pid) -> nix::Result<()> {
+    die_with_parent(true)?;
+    if getppid() == parent { Ok(()) } else { Err(Errno::ESRCH) }
 }
 
 /// How a process ended.

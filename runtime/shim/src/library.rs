@@ -20,7 +20,7 @@ use berth_runtime::{Runtime, Spawned};
 use berth_sys::presence::Presence;
 use berth_sys::process::{self, Birth, Exit};
 use berth_sys::socket;
-use nix::unistd::{getpid, getppid};
+use nix::unistd::getpid;
 
 use crate::fault::{failed, fault, of_runtime};
 use crate::limits::LIBRARY_TIME_MAX;
@@ -46,8 +46,8 @@ pub(crate) fn begin(
     let shim = getpid();
     let child = process::spawn(&Birth::default(), || {
         // Others wait for the end of what the shim has open.
-        let ready = process::close_all_but(&kept).and_then(|()| process::die_with_parent(true));
-        if ready.is_err() || getppid() != shim {
+        let ready = process::close_all_but(&kept).and_then(|()| process::die_with(shim));
+        if ready.is_err() {
             process::exit_now(UNTOLD);
         }
         let made = act(runtime, id, verb).map_err(|error| of_runtime(&error));

@@ -21,7 +21,7 @@ use berth_sys::undo::Undo;
 use berth_sys::{caps, loopback, sysctl};
 use nix::libc;
 use nix::sched::CloneFlags;
-use nix::unistd::{pause, sethostname};
+use nix::unistd::{Pid, getpid, sethostname};
 use oci_spec::runtime::LinuxIdMapping;
 
 use crate::fault::chain;
@@ -154,15 +154,14 @@ fn make_shared(kinds: &[Kind], folder: &Path, spec: &SandboxSpec) -> Result<(), 
     let namespaces = kinds.iter().fold(CloneFlags::empty(), |flags, kind| flags | kind.flag());
     let entered = opened(&[], folder, spec)?;
     let has_users = !entered.is_empty();
+    let shim = getpid();
     let holder = born(&entered, namespaces, "furnishing the new namespaces", &[], |mut failure| {
-        if let Err(error) = furnish(kinds, has_users, spec) {
+        if let Err(error) = furnish(shim, kinds, has_users, spec) {
             let _ = write!(failure, "{}", chain(&error));
             process::exit_now(1);
         }
         drop(failure);
-        loop {
-            pause();
-        }
+        process::idle()
     })?;
     let pinned = kinds.iter().try_for_each(|kind| {
         let source = PathBuf::from(format!("/proc/{}/ns/{}", holder.pid, kind.name()));
@@ -174,7 +173,7 @@ fn make_shared(kinds: &[Kind], folder: &Path, spec: &SandboxSpec) -> Result<(), 
 
 /// The whole work of a process that was born into new namespaces. With new users it has to become their root, to whom
 /// the kernel parameters belong.
-fn furnish(kinds: &[Kind], has_users: bool, spec: &SandboxSpec) -> Result<(), Error> {
+fn furnish(shim: Pid, kinds: &[Kind], has_users: bool, spec: &SandboxSpec) -> Result<(), Error> {
     let failed = |action: &str| {
         let action = action.to_owned();
         move |errno: nix::Error| refused(action)(errno.into())
@@ -183,7 +182,7 @@ fn furnish(kinds: &[Kind], has_users: bool, spec: &SandboxSpec) -> Result<(), Er
         caps::set_ids(0, 0).map_err(failed("becoming root"))?;
     }
     // Taken back by the kernel with the change of the user.
-    process::die_with_parent(true).map_err(failed("asking to end with the shim"))?;
+    process::die_with(shim).map_err(failed("asking to end with the shim"))?;
     if kinds.contains(&Kind::Uts) {
         sethostname(&spec.hostname).map_err(failed(&format!("setting the host name {:?}", spec.hostname)))?;
     }
@@ -227,7 +226,12 @@ fn born(
     let mut kept = [needed, &[tell_failure.as_raw_fd()]].concat();
     kept.sort_unstable();
     let birth = Birth { namespaces, entered_before: entered, kept: &kept, ..Birth::default() };
-    let child = process::spawn(&birth, || work(tell_failure)).map_err(refused(action.into()))?;
+    let child = process::spawn(&birth, || {
+        // Whoever waits for the shim's word or end must not have to wait for this process.
+        let _ = process::close_all_but(&kept);
+        work(tell_failure)
+    })
+    .map_err(refused(action.into()))?;
     let mut message = String::new();
     match failure.read_to_string(&mut message) {
         Ok(0) => return Ok(child),

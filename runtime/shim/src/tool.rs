@@ -12,7 +12,7 @@ use berth_runtime::Stdio;
 use berth_runtime::shim::protocol::{Fault, FaultKind, Handler};
 use berth_sys::process::{self, Birth, Exit, Program};
 use berth_sys::signal;
-use nix::unistd::{AccessFlags, access, getpid, getppid};
+use nix::unistd::{AccessFlags, access, getpid};
 use serde::Deserialize;
 
 use crate::console::Console;
@@ -101,9 +101,9 @@ impl Tool {
                 }
                 process::close_on_exec_from(3)?;
                 // A shim that is dead has somebody else clean up, who must not be disturbed.
-                process::die_with_parent(true)
+                process::die_with(shim)
             };
-            if ready().is_ok() && getppid() == shim {
+            if ready().is_ok() {
                 program.execute();
             }
             process::exit_now(NOT_EXECUTED)

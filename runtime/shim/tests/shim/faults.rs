@@ -168,7 +168,7 @@ pub(crate) fn kill_at_work(pod: Pod, pause: Duration, delay: Duration) {
 
 #[test]
 fn a_shim_killed_while_it_starts_leaves_nothing_that_is_not_found() {
-    for delay in 0..12 {
+    for delay in 0..40 {
         let mut spec = spec();
         spec.namespaces.pid = NamespaceMode::New;
         let pod = Pod::unstarted(spec);
@@ -176,7 +176,7 @@ fn a_shim_killed_while_it_starts_leaves_nothing_that_is_not_found() {
         fs::write(pod.dir.join("sandbox.json"), serde_json::to_vec(&pod.spec).unwrap()).unwrap();
         let mut starter =
             Command::new(Pod::program()).arg("--dir").arg(&pod.dir).stderr(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_micros(delay * 500));
+        std::thread::sleep(Duration::from_micros(delay * 150));
         if let Some(shim) = client::living(&pod.dir).unwrap() {
             let _ = kill(Pid::from_raw(shim), Signal::SIGKILL);
             let _ = starter.wait();
