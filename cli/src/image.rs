@@ -39,7 +39,7 @@ pub(crate) fn run(options: ImageOptions) -> Result<ExitCode> {
             let reference: Reference = image.parse()?;
             let keyring = keyring(&reference, &registry)?;
             let (insecure, config_dir) = (registry.insecure_registry, Some(registry.registry_config_dir));
-            let store = open(RegistryConfig { insecure, config_dir }, devices)?;
+            let store = open(RegistryConfig { insecure, config_dir, ..RegistryConfig::default() }, devices)?;
             let image = runtime.block_on(pull(&store, &reference, keyring))?;
             if pin {
                 runtime.block_on(store.pin(&image.id, true))?;

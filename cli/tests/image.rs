@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -21,10 +23,14 @@ impl Node {
         self.0.path().join(name)
     }
 
-    fn run(&self, words: &[&str]) -> Output {
+    fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_berth"));
-        command.args(["image", "--state-dir"]).arg(self.path("state")).args(words);
-        command.stdin(Stdio::null()).output().unwrap()
+        command.args(["image", "--state-dir"]).arg(self.path("state")).args(words).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        self.command(words).output().unwrap()
     }
 
     /// What a verb that succeeds prints.
@@ -118,4 +124,70 @@ fn what_cannot_be_pulled_is_told_with_its_registry() {
     let error = node.refused(&["pull", "127.0.0.1:1/app:1"]);
     assert!(error.contains("127.0.0.1:1"), "{error}");
     assert!(node.refused(&["pull", "Nonsense"]).contains("lower case"));
+}
+
+/// A registry that lets nobody in; gives where it is, and each user that tried, in base64.
+fn locked_registry() -> (String, std::sync::mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let (sender, users) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Some(head) = read_head(stream.as_ref().unwrap()) else { continue };
+            let user = head.lines().find_map(|line| line.to_lowercase().starts_with("authorization: ").then_some(line));
+            if let Some(user) = user {
+                drop(sender.send(user.rsplit(' ').next().unwrap().to_owned()));
+            }
+            let answer = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\n";
+            stream.unwrap().write_all(format!("{answer}Connection: close\r\n\r\n").as_bytes()).unwrap();
+        }
+    });
+    (host, users)
+}
+
+/// The lines of a request without a body; nothing of what is none, as the greeting of TLS.
+fn read_head(mut stream: &TcpStream) -> Option<String> {
+    let (mut head, mut part) = (Vec::new(), [0; 1024]);
+    while !head.ends_with(b"\r\n\r\n") {
+        let count = stream.read(&mut part).ok().filter(|count| *count > 0)?;
+        head.extend_from_slice(&part[..count]);
+        head.starts_with(b"GET").then_some(())?;
+    }
+    String::from_utf8(head).ok()
+}
+
+#[test]
+fn credentials_come_from_where_other_clients_have_them() {
+    let node = Node::new();
+    let (host, users) = locked_registry();
+    // A user and a password of the same letter.
+    let file = |name: &str, user: &str| {
+        let path = node.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let entry = serde_json::json!({ "auths": { &host: { "auth": user } } });
+        fs::write(&path, serde_json::to_vec(&entry).unwrap()).unwrap();
+        path
+    };
+    let (flag, podman) = (file("flag.json", "Zjpm"), file("podman.json", "cDpw"));
+    let (docker, home) = (file("docker/config.json", "ZDpk"), file("home/.docker/config.json", "aDpo"));
+    let (docker, home) = (docker.parent().unwrap(), home.ancestors().nth(2).unwrap());
+    // The strongest first; each is as before and one less.
+    let image = format!("{host}/app:1");
+    let mut variables = vec![("HOME", home), ("DOCKER_CONFIG", docker), ("REGISTRY_AUTH_FILE", podman.as_path())];
+    let tried = |words: &[&str], variables: &[(&str, &Path)]| {
+        let mut command = node.command(&["pull", &image]);
+        for name in ["HOME", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE"] {
+            command.env_remove(name);
+        }
+        let output = command.args(words).envs(variables.iter().copied()).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.contains("does not let us read"), "{error}");
+        users.try_iter().last().unwrap_or_default()
+    };
+    assert_eq!(tried(&["--creds", "c:c"], &variables), "Yzpj");
+    assert_eq!(tried(&["--authfile", text(&flag)], &variables), "Zjpm");
+    for wanted in ["cDpw", "ZDpk", "aDpo", ""] {
+        assert_eq!(tried(&[], &variables), wanted);
+        variables.pop();
+    }
 }

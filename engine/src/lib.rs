@@ -124,6 +124,7 @@ impl Engine {
         let registries = RegistryConfig {
             insecure: config.insecure_registries.clone(),
             config_dir: config.registry_config_dir.clone(),
+            ..RegistryConfig::default()
         };
         let store = Store::open(&config.state_dir.join("images"), registries)
             .map_err(|error| Error::Internal { message: chain(&error) })?;

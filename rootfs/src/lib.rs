@@ -55,6 +55,7 @@ mod store;
 mod unpack;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use oci_spec::image::ImageConfiguration;
@@ -78,6 +79,9 @@ pub struct RegistryConfig {
     /// A folder with `<host>/hosts.toml` files, in containerd's format, which say by which mirrors and with which
     /// certificates a registry is reached. Read anew for each pull.
     pub config_dir: Option<PathBuf>,
+    /// How long a registry may send nothing before it is asked again; a minute if this is none. How long the whole takes
+    /// has no limit: a large layer on a slow line is no failure.
+    pub silence: Option<Duration>,
 }
 
 /// What happens during a pull.

@@ -37,20 +37,27 @@ impl Default for Trust {
 }
 
 /// Clients are made when they are first needed: each reads the system's certificates.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Transport {
+    /// How long a server may send nothing.
+    silence: Duration,
     clients: Mutex<HashMap<Trust, Client>>,
     /// When a mirror failed, and how.
     silent: Mutex<HashMap<String, (Instant, String)>>,
 }
 
 impl Transport {
+    pub(crate) fn new(silence: Option<Duration>) -> Self {
+        let (clients, silent) = Default::default();
+        Self { silence: silence.unwrap_or(SILENCE_TIMEOUT), clients, silent }
+    }
+
     pub(super) fn client(&self, trust: &Trust) -> Result<Client, reqwest::Error> {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(trust) {
             return Ok(client.clone());
         }
-        let client = make(trust)?;
+        let client = make(trust, self.silence)?;
         if clients.len() >= CLIENTS_MAX {
             clients.clear();
         }
@@ -72,7 +79,7 @@ impl Transport {
     }
 }
 
-fn make(trust: &Trust) -> Result<Client, reqwest::Error> {
+fn make(trust: &Trust, silence: Duration) -> Result<Client, reqwest::Error> {
     // Whoever was first in the process decides; all of berth says ring.
     drop(rustls::crypto::ring::default_provider().install_default());
     let policy = redirect::Policy::custom(|attempt| {
@@ -87,7 +94,7 @@ fn make(trust: &Trust) -> Result<Client, reqwest::Error> {
     let mut builder = Client::builder()
         .user_agent(concat!("berth/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(trust.connect_timeout)
-        .read_timeout(SILENCE_TIMEOUT)
+        .read_timeout(silence)
         .redirect(policy)
         .tls_danger_accept_invalid_certs(trust.certificate == Check::Skipped);
     for authority in &trust.authorities {

@@ -75,8 +75,8 @@ impl Store {
         let shared = Shared {
             place,
             index,
+            transport: Arc::new(Transport::new(registries.silence)),
             registries,
-            transport: Arc::default(),
             flights: Mutex::default(),
             permits: Semaphore::new(LAYERS_AT_ONCE),
         };

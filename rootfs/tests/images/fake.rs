@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use berth_rootfs::{Error, Image, Reference};
 use serde_json::json;
@@ -32,6 +33,19 @@ pub(crate) struct Reply {
     pub(crate) status: String,
     pub(crate) body: Vec<u8>,
     pub(crate) length: Length,
+    pub(crate) pace: Pace,
+}
+
+/// How a body comes.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// At once.
+    #[default]
+    Whole,
+    /// So many bytes, and then a pause.
+    Trickle(usize, Duration),
+    /// At once as far as it goes; what was promised beyond never comes, and the connection stays.
+    Hang,
 }
 
 /// What is said of a body's length.
@@ -48,7 +62,7 @@ pub(crate) enum Length {
 
 impl Reply {
     pub(crate) fn new(status: impl Into<String>, body: impl Into<Vec<u8>>) -> Self {
-        Self { status: status.into(), body: body.into(), length: Length::Told }
+        Self { status: status.into(), body: body.into(), length: Length::Told, pace: Pace::Whole }
     }
 }
 
@@ -85,8 +99,19 @@ async fn serve(stream: TcpStream, handle: impl Fn(Request) -> Reply) -> Option<(
         };
         let head = format!("HTTP/1.1 {}\r\n{length}\r\n", reply.status);
         stream.write_all(head.as_bytes()).await.ok()?;
-        stream.write_all(&reply.body).await.ok()?;
+        let (piece, pause) = match reply.pace {
+            Pace::Trickle(bytes, pause) => (bytes, pause),
+            Pace::Whole | Pace::Hang => (usize::MAX, Duration::ZERO),
+        };
+        for piece in reply.body.chunks(piece) {
+            stream.write_all(piece).await.ok()?;
+            stream.flush().await.ok()?;
+            tokio::time::sleep(pause).await;
+        }
         stream.flush().await.ok()?;
+        if reply.pace == Pace::Hang {
+            std::future::pending::<()>().await;
+        }
         if ends {
             return None;
         }
@@ -129,6 +154,9 @@ pub(crate) struct Answer {
     pub(crate) refusal: Option<(&'static str, usize)>,
     pub(crate) ranges: Ranges,
     pub(crate) length: Length,
+    pub(crate) trickle: Option<(usize, Duration)>,
+    /// Whether it falls silent where it would break off.
+    pub(crate) hangs: bool,
 }
 
 /// What is made of a `Range`.
@@ -274,19 +302,21 @@ impl Answer {
         let status = format!("{status}\r\nContent-Type: {}", self.content_type);
         let mut body = self.body[from..].to_vec();
         let mut length = self.length;
+        let mut pace = self.trickle.map_or(Pace::Whole, |(bytes, pause)| Pace::Trickle(bytes, pause));
         if let Some((bytes, times)) = &mut self.break_off
             && *times > 0
         {
             *times -= 1;
             length = if length == Length::Told { Length::Promised(body.len()) } else { length };
             body.truncate(*bytes);
+            pace = if self.hangs { Pace::Hang } else { pace };
         }
-        Reply { status, body, length }
+        Reply { status, body, length, pace }
     }
 }
 
 /// Data that does not compress.
-fn noise(bytes: usize) -> String {
+pub(crate) fn noise(bytes: usize) -> String {
     let mut state = 1u64;
     let mut next = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

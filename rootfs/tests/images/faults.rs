@@ -1,6 +1,8 @@
 //! What goes wrong on the way from a registry, which lies, breaks off and is busy: nothing is lost, and the error says what.
 
-use berth_rootfs::{Digest, Error};
+use std::time::{Duration, Instant};
+
+use berth_rootfs::{Digest, Error, RegistryConfig};
 use serde_json::json;
 
 use super::fake::{Answer, Length, Ranges, Server, assert_nothing_left, one_layer};
@@ -63,6 +65,38 @@ async fn a_blob_that_breaks_off_goes_on_where_it_was() {
     let error = server.pull(&bench).await.unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }) && told(&error).contains("after 0 of"), "{}", told(&error));
     assert_nothing_left(&bench);
+}
+
+/// A bench that gives a registry up that has sent nothing for so long.
+fn waiting(silence: Duration) -> Bench {
+    Bench::reaching(RegistryConfig { silence: Some(silence), ..RegistryConfig::default() })
+}
+
+#[tokio::test]
+async fn a_registry_that_falls_silent_is_asked_again() {
+    let (mut made, layer) = one_layer();
+    let server = Server::of(&mut made).await;
+    let path = format!("blobs/{layer}");
+    server.change(&path, |answer| {
+        answer.break_off = Some((50_000, 1));
+        answer.hangs = true;
+    });
+    let bench = waiting(Duration::from_millis(500));
+    server.pull(&bench).await.unwrap_or_else(|error| panic!("{}", told(&error)));
+    assert_eq!(server.seen(&path)[..2], [None, Some("bytes=50000-".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_pull_that_goes_on_slowly_is_not_cut_off() {
+    let silence = Duration::from_secs(3);
+    let (mut made, layer) = one_layer();
+    let server = Server::of(&mut made).await;
+    let path = format!("blobs/{layer}");
+    server.change(&path, |answer| answer.trickle = Some((20_000, silence / 6)));
+    let begin = Instant::now();
+    server.pull(&waiting(silence)).await.unwrap_or_else(|error| panic!("{}", told(&error)));
+    assert!(begin.elapsed() > silence, "it took longer than any silence");
+    assert_eq!(server.seen(&path), [None], "and was never interrupted");
 }
 
 #[tokio::test]
@@ -188,7 +222,7 @@ async fn a_pull_that_is_given_up_hinders_no_other() {
     let path = format!("blobs/{layer}");
     // Its blob never comes: the retries wait longer and longer.
     server.change(&path, |answer| answer.break_off = Some((0, 3)));
-    let given_up = tokio::time::timeout(std::time::Duration::from_millis(300), server.pull(&bench)).await;
+    let given_up = tokio::time::timeout(Duration::from_millis(300), server.pull(&bench)).await;
     assert!(given_up.is_err());
     server.change(&path, |answer| answer.break_off = None);
     server.pull(&bench).await.unwrap_or_else(|error| panic!("{}", told(&error)));

@@ -20,7 +20,7 @@ fn bench_with(host: &str, text: &str) -> (Bench, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     configure(folder.path(), host, text);
     let config_dir = Some(folder.path().to_owned());
-    (Bench::reaching(RegistryConfig { insecure: Vec::new(), config_dir }), folder)
+    (Bench::reaching(RegistryConfig { config_dir, ..RegistryConfig::default() }), folder)
 }
 
 fn configure(folder: &Path, host: &str, text: &str) {

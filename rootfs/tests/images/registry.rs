@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use berth_rootfs::{Auth, Error, Keyring, Progress, Reference, RegistryConfig};
+use berth_rootfs::{Auth, Digest, Error, Keyring, Progress, Reference, RegistryConfig};
 
-use super::support::{Bench, Mounted, assert_same, make_tree, run, told};
+use super::fake::noise;
+use super::support::{Bench, Made, Mounted, Tar, assert_same, make_tree, portrait, run, told};
 
 const START_SECS_MAX: u64 = 20;
 
@@ -16,6 +17,7 @@ const START_SECS_MAX: u64 = 20;
 pub(crate) struct Registry {
     process: Child,
     pub(crate) host: String,
+    config: PathBuf,
 }
 
 impl Registry {
@@ -31,20 +33,20 @@ impl Registry {
                 storage.display()
             );
             fs::write(&config, text).unwrap();
-            let process = Command::new("docker-registry")
-                .arg("serve")
-                .arg(&config)
-                .envs(extra.iter().copied())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .expect("docker-registry is installed");
-            let mut registry = Self { process, host };
+            let mut registry = Self { process: serve(&config, extra), host, config };
             if registry.answers() {
                 return registry;
             }
         }
         panic!("no registry started");
+    }
+
+    /// Kills it in the middle of what it does, and starts it again in the same place.
+    fn die_and_come_back(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        self.process = serve(&self.config, &[]);
+        assert!(self.answers(), "the registry came back");
     }
 
     fn answers(&mut self) -> bool {
@@ -72,6 +74,12 @@ impl Registry {
     }
 }
 
+fn serve(config: &Path, extra: &[(&str, &str)]) -> Child {
+    let mut command = Command::new("docker-registry");
+    command.arg("serve").arg(config).envs(extra.iter().copied()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().expect("docker-registry is installed")
+}
+
 impl Drop for Registry {
     fn drop(&mut self) {
         self.process.kill().unwrap();
@@ -80,7 +88,7 @@ impl Drop for Registry {
 }
 
 /// An OCI layout with an image of three layers, made by umoci; gives what `umoci unpack` makes of it.
-pub(crate) fn make_image(bench: &Bench, layout: &Path) -> std::path::PathBuf {
+pub(crate) fn make_image(bench: &Bench, layout: &Path) -> PathBuf {
     let image = format!("{}:v1", layout.to_str().unwrap());
     let umoci = |arguments: &[&str]| drop(run("umoci", arguments));
     umoci(&["init", "--layout", layout.to_str().unwrap()]);
@@ -153,6 +161,36 @@ async fn what_other_programs_made_and_pushed_is_what_they_unpack() {
         bench.store.pull(&registry.reference("team/app:none"), None, None).await,
         Err(Error::NotInRegistry { .. })
     ));
+}
+
+/// What a root filesystem of Debian needs to be one, without what only its installation would bring.
+const DEBIAN: &str = "base-files,bash,coreutils,login,mount,ncurses-base,passwd,perl-base,tzdata,util-linux";
+
+#[tokio::test]
+async fn a_whole_debian_is_what_others_unpack() {
+    let bench = Bench::new();
+    let path = |name: &str| bench.path(name).to_str().unwrap().to_owned();
+    let (include, archive) = (format!("--include={DEBIAN}"), path("debian.tar"));
+    // Its device files would be left out of the unpacked layers.
+    run("mmdebstrap", &["--quiet", "--variant=extract", "--skip=output/dev", &include, "bookworm", &archive]);
+    let image = format!("{}:v1", path("layout"));
+    run("umoci", &["init", "--layout", &path("layout")]);
+    run("umoci", &["new", "--image", &image]);
+    run("umoci", &["unpack", "--image", &image, &path("empty")]);
+    run("tar", &["-C", &path("empty/rootfs"), "--xattrs", "--xattrs-include=*", "-xpf", &archive]);
+    run("umoci", &["repack", "--image", &image, &path("empty")]);
+    run("umoci", &["unpack", "--image", &image, &path("wanted")]);
+    let registry = Registry::start(&bench, &[]);
+    registry.push(&format!("oci:{image}"), "debian:v1", &[]);
+    let reference = registry.reference("debian:v1");
+    bench.store.pull(&reference, None, None).await.unwrap_or_else(|error| panic!("{}", told(&error)));
+    let wanted = bench.path("wanted/rootfs");
+    assert!(portrait(&wanted).len() > 3000, "it is a whole system");
+    assert_mounts_as(&bench, &reference.to_string(), &wanted).await;
+    // An archive of the root, as a machine without a registry gets its first image.
+    let plain = bench.try_import(archive.as_ref(), "local/debian").await;
+    let plain = plain.unwrap_or_else(|error| panic!("{}", told(&error)));
+    assert_same(&wanted, &bench.layer(&plain, 0));
 }
 
 #[tokio::test]
@@ -236,7 +274,10 @@ async fn helper_pulls() {
     let reference: Reference = reference.to_str().unwrap().parse().unwrap();
     let keyring = std::env::var_os(AUTHFILE).map(|path| Keyring::read(Path::new(&path)).unwrap());
     let bench = match reference.registry().ends_with(".invalid") {
-        true => Bench::reaching(RegistryConfig { insecure: vec![reference.registry().to_owned()], config_dir: None }),
+        true => Bench::reaching(RegistryConfig {
+            insecure: vec![reference.registry().to_owned()],
+            ..RegistryConfig::default()
+        }),
         false => Bench::new(),
     };
     let result = bench.store.pull(&reference, keyring, None).await;
@@ -270,4 +311,27 @@ async fn a_registry_that_is_not_there_is_told_soon() {
     let reference: Reference = format!("{free}/app").parse().unwrap();
     let error = bench.store.pull(&reference, None, None).await.unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }) && told(&error).contains("refused"), "{}", told(&error));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_is_killed_and_comes_back_is_gone_on_with() {
+    let bench = Bench::new();
+    let bytes = 64 << 20;
+    let mut made = Made::of(&[]);
+    let tar = Tar::new().file("noise", &noise(bytes)).end();
+    made.layer(&tar, tar.clone(), "application/vnd.oci.image.layer.v1.tar");
+    made.lay_out(&bench.folder("layout"));
+    let mut registry = Registry::start(&bench, &[]);
+    registry.push(&format!("oci:{}", bench.path("layout").display()), "team/large:v1", &["--preserve-digests"]);
+    let reference = registry.reference("team/large:v1");
+    let part = bench.inside("parts").join(Digest::of(&tar).to_string().split_once(':').unwrap().1);
+    let (pulled, ()) = tokio::join!(bench.store.pull(&reference, None, None), async {
+        while !part.exists() {
+            tokio::time::sleep(Duration::from_micros(200)).await;
+        }
+        assert!(fs::metadata(&part).unwrap().len() < bytes as u64 / 2, "most of it is still to come");
+        tokio::task::block_in_place(|| registry.die_and_come_back());
+    });
+    let image = pulled.unwrap_or_else(|error| panic!("{}", told(&error)));
+    assert_eq!(fs::metadata(bench.layer(&image, 0).join("noise")).unwrap().len(), bytes as u64);
 }
