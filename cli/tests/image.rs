@@ -134,7 +134,7 @@ fn locked_registry() -> (String, std::sync::mpsc::Receiver<String>) {
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let Some(head) = read_head(stream.as_ref().unwrap()) else { continue };
-            let user = head.lines().find_map(|line| line.to_lowercase().starts_with("authorization: ").then_some(line));
+            let user = head.lines().find(|line| line.to_lowercase().starts_with("authorization: "));
             if let Some(user) = user {
                 drop(sender.send(user.rsplit(' ').next().unwrap().to_owned()));
             }
