@@ -104,7 +104,7 @@ impl<'a> Conversation<'a> {
         let mut spawned = Spawned { pid: child.pid, pidfd, terminal: self.terminal.take(), warnings };
         ready(&mut spawned)?;
         self.go_on();
-        let heard = sync::receive(&self.socket, phase)?;
+        let heard = sync::receive(&self.socket, phase, self.plan.patience())?;
         match heard.message {
             None => {
                 self.child = None;
@@ -118,7 +118,7 @@ impl<'a> Conversation<'a> {
     /// Does what the process asks for until it has something to tell; nothing once it has closed its end.
     fn until_news(&mut self, duties: &mut impl Duties, phase: &'static str) -> Result<Option<Message>, Error> {
         loop {
-            let heard = sync::receive(&self.socket, phase)?;
+            let heard = sync::receive(&self.socket, phase, self.plan.patience())?;
             match heard.message {
                 Some(Message::Hooks) => {
                     duties.run_hooks(self.pid())?;

@@ -13,6 +13,7 @@ use crate::conversation::{Conversation, Duties, failure};
 use crate::error::Error;
 use crate::hooks;
 use crate::init::Start;
+use crate::limits::ANSWER_DEADLINE;
 use crate::net_device;
 use crate::plan::{self, CgroupPlan, Making, Plan};
 use crate::seccomp::{self, Listener};
@@ -131,7 +132,7 @@ impl Runtime {
             }
             other => other.map_err(Error::file("connect to", &path))?,
         };
-        match sync::receive(&connection, phase)?.message {
+        match sync::receive(&connection, phase, ANSWER_DEADLINE)?.message {
             Some(Message::Going) => drop(fs::remove_file(&path)),
             // Of two who want to start it, it listens to one.
             _ if record.init.is_some_and(InitRecord::is_alive) => return Err(wrong(Status::Running)),
@@ -212,8 +213,11 @@ impl Record {
 
     /// Accompanies a process that was let go until it executes its program.
     fn await_execution(&self, connection: &OwnedFd, phase: &'static str) -> Result<(), Error> {
+        let own =
+            self.hooks.as_ref().map(|hooks| hooks::ready(hooks.start_container(), "startContainer")).transpose()?;
+        let patience = ANSWER_DEADLINE + hooks::time_max(&own.unwrap_or_default());
         loop {
-            let heard = sync::receive(connection, phase)?;
+            let heard = sync::receive(connection, phase, patience)?;
             match heard.message {
                 Some(Message::Listener { number }) => {
                     let pid = self.init.map_or(0, |init| init.pid);

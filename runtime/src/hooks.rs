@@ -18,6 +18,7 @@ use std::io::{Seek, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
 
 use berth_sys::process::{Exit, Program, Said, run_program};
 use nix::errno::Errno;
@@ -149,6 +150,11 @@ pub(crate) fn run(hooks: &[Ready], input: &OwnedFd, story: &mut Story) -> nix::R
     Ok(())
 }
 
+/// The longest that these can take.
+pub(crate) fn time_max(hooks: &[Ready]) -> Duration {
+    hooks.iter().map(|hook| Duration::from_millis(u64::from(hook.deadline_ms.unsigned_abs()))).sum()
+}
+
 /// Lays hooks out; `kind` is their field's name below `hooks`.
 pub(crate) fn ready(hooks: &Option<Vec<Hook>>, kind: &str) -> Result<Vec<Ready>, Error> {
     let hooks = hooks.as_deref().unwrap_or_default();
@@ -232,4 +238,17 @@ fn run_one_here(hook: &Ready, told: &Told<'_>) -> Result<(), Error> {
     let mut story = Story::default();
     run(std::slice::from_ref(hook), &input.descriptor()?, &mut story)
         .map_err(|_| Error::Hook { story: String::from_utf8_lossy(story.bytes()).into_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_waits_for_hooks_waits_for_all_of_them() {
+        let hooks = r#"[{"path":"/bin/true","timeout":90},{"path":"/bin/true"}]"#;
+        let laid_out = ready(&serde_json::from_str(hooks).unwrap(), "startContainer").unwrap();
+        assert_eq!(time_max(&laid_out), Duration::from_secs(90) + HOOK_DEADLINE);
+        assert_eq!(time_max(&[]), Duration::ZERO);
+    }
 }

@@ -22,14 +22,14 @@
 //! `exec` has no second half: its steps go on to `execve`, which closes the first connection.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use berth_sys::socket;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::Error;
-use crate::limits::{ANSWER_DEADLINE, STORY_BYTES_MAX};
+use crate::limits::STORY_BYTES_MAX;
 
 /// One packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,9 +130,9 @@ pub(crate) fn await_go_on(socket: impl AsFd) -> nix::Result<()> {
     }
 }
 
-/// Waits for a packet, but not for ever.
-pub(crate) fn receive(socket: &OwnedFd, phase: &'static str) -> Result<Heard, Error> {
-    let deadline = Instant::now() + ANSWER_DEADLINE;
+/// Waits for a packet, so long at most.
+pub(crate) fn receive(socket: &OwnedFd, phase: &'static str, patience: Duration) -> Result<Heard, Error> {
+    let deadline = Instant::now() + patience;
     let failed = |source| Error::Setup { step: "talk to the new process".to_owned(), source };
     let mut bytes = [0; PACKET_BYTES_MAX];
     loop {
@@ -152,7 +152,7 @@ pub(crate) fn receive(socket: &OwnedFd, phase: &'static str) -> Result<Heard, Er
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(Error::Timeout { phase, seconds: ANSWER_DEADLINE.as_secs() });
+            return Err(Error::Timeout { phase, seconds: patience.as_secs() });
         }
         wait_readable(socket, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX))
             .map_err(|errno| failed(errno.into()))?;

@@ -28,6 +28,7 @@ mod users;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use berth_sys::cgroup::Cgroup;
 use berth_sys::process::{self, Program};
@@ -48,7 +49,7 @@ use users::{UserNamespace, Wanted};
 use crate::error::Error;
 use crate::home;
 use crate::hooks::{self, Input};
-use crate::limits::{PRESERVED_MAX, STEPS_MAX};
+use crate::limits::{ANSWER_DEADLINE, PRESERVED_MAX, STEPS_MAX};
 use crate::seccomp::Filter;
 use crate::spec;
 use crate::{Launch, Stdio};
@@ -87,6 +88,17 @@ pub(crate) struct Plan {
     pub(crate) look_for_program: bool,
     /// What could not be granted.
     pub(crate) warnings: Vec<String>,
+}
+
+impl Plan {
+    /// How long its maker waits for the process to tell something.
+    pub(crate) fn patience(&self) -> Duration {
+        let hooks = self.setup.iter().chain(&self.finish).map(|step| match step {
+            Step::Hooks { hooks, .. } => hooks::time_max(hooks),
+            _ => Duration::ZERO,
+        });
+        ANSWER_DEADLINE + hooks.sum::<Duration>()
+    }
 }
 
 /// When the cgroup of a container is made.
