@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Exec(ExecOptions),
     /// Work with images
     Image(ImageOptions),
+    /// Be a CNI plugin, of the type that the configuration on the standard input says; or, called by such a name, of that
+    Cni,
     /// Be an OCI runtime with runc's command line, for podman, containerd and others
     Runtime {
         /// A verb of runc's and what belongs to it; `help` lists them

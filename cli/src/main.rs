@@ -19,6 +19,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
+use berth_cni::plugin;
 use clap::Parser;
 
 use crate::args::{Args, Command};
@@ -26,6 +27,9 @@ use crate::args::{Args, Command};
 fn main() -> ExitCode {
     if let Some(arguments) = runtime_arguments() {
         return berth_runtime_cli::run(arguments);
+    }
+    if let Some(plugin) = called_as().and_then(|name| plugin::NAMES.iter().find(|plugin| **plugin == name)) {
+        return plugin::main(Some(plugin));
     }
     let args = Args::parse();
     output::start_logging(args.verbose);
@@ -38,11 +42,15 @@ fn main() -> ExitCode {
     }
 }
 
+/// The name by which this program was called.
+fn called_as() -> Option<OsString> {
+    std::env::args_os().next().and_then(|path| Path::new(&path).file_name().map(OsString::from))
+}
+
 /// The command line of the OCI runtime, if this is one: its flags are runc's, also those that `berth` has otherwise.
 fn runtime_arguments() -> Option<impl Iterator<Item = OsString>> {
     let mut arguments = std::env::args_os().peekable();
-    let is_runc = arguments.peek().is_some_and(|name| Path::new(name).file_name() == Some("runc".as_ref()));
-    if is_runc {
+    if called_as().is_some_and(|name| name == "runc") {
         return Some(arguments);
     }
     arguments.next()?;
@@ -60,6 +68,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Logs(options) => logs::run(&options),
         Command::Exec(options) => exec::run(&options),
         Command::Image(options) => image::run(options),
+        Command::Cni => Ok(plugin::main(None)),
         Command::Runtime { arguments } => Ok(berth_runtime_cli::run([OsString::new()].into_iter().chain(arguments))),
     }
 }

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 
 use crate::attachment::{Attachment, Owner};
 use crate::builtin::bridge::{Bridge, Interfaces};
-use crate::builtin::host_local::Store;
+use crate::builtin::ipam::host_local::Store;
+use crate::builtin::wishes::Wishes;
 use crate::builtin::{Plugin, loopback};
 use crate::cache::{Cache, Record};
 use crate::call::Call;
@@ -50,10 +51,11 @@ impl<'a> Chain<'a> {
 
     /// The addresses that this network gives out itself.
     fn store(&self) -> Option<Store> {
-        Some(self.bridge()?.host_local()?.store(self.site()))
+        self.bridge()?.ipam.store(self.site())
     }
 
-    pub(crate) fn add(&self, attachment: &'a Attachment) -> Result<AddResult, Error> {
+    /// ADD, behind plugins that gave this result.
+    pub(crate) fn add(&self, attachment: &'a Attachment, previous: Option<AddResult>) -> Result<AddResult, Error> {
         let call = self.call(attachment)?;
         let _using = self.host().using()?;
         let (cache, owner) = (self.cache(), call.owner());
@@ -63,7 +65,7 @@ impl<'a> Chain<'a> {
         }
         // Without its namespace nothing is begun, so nothing is to be taken back.
         call.netns()?;
-        let result = self.forth(&call).and_then(|result| {
+        let result = self.forth(&call, previous).and_then(|result| {
             cache.write(&Record { attachment: attachment.clone(), result: result.clone() })?;
             Ok(result)
         });
@@ -74,13 +76,14 @@ impl<'a> Chain<'a> {
         result
     }
 
-    fn forth(&self, call: &Call<'_>) -> Result<AddResult, Error> {
-        let mut result: Option<AddResult> = None;
+    fn forth(&self, call: &Call<'_>, previous: Option<AddResult>) -> Result<AddResult, Error> {
+        let mut result = previous;
         for plugin in &self.list.plugins {
             let mut next = match plugin {
                 Plugin::Bridge(bridge) => bridge.add(call)?,
                 Plugin::Loopback => loopback::add(call, result)?,
                 Plugin::Portmap(portmap) => portmap.add(call, result)?,
+                Plugin::Ipam(ipam, object) => ipam.add(call, &Wishes::of(object, call)?)?,
                 Plugin::Foreign(foreign) => foreign.add(call, result.as_ref())?,
             };
             next.cni_version.clone_from(&self.list.version);
@@ -89,16 +92,22 @@ impl<'a> Chain<'a> {
         Ok(result.unwrap_or_default())
     }
 
-    pub(crate) fn del(&self, attachment: &'a Attachment, interfaces: Interfaces) -> Result<(), Error> {
+    /// DEL. `told` is what ADD gave as the caller knows it.
+    pub(crate) fn del(
+        &self,
+        attachment: &'a Attachment,
+        told: Option<&AddResult>,
+        interfaces: Interfaces,
+    ) -> Result<(), Error> {
         let call = self.call(attachment)?;
         let _using = self.host().using()?;
-        self.delete(&call, interfaces)
+        self.delete(&call, told, interfaces)
     }
 
-    fn delete(&self, call: &Call<'_>, interfaces: Interfaces) -> Result<(), Error> {
+    fn delete(&self, call: &Call<'_>, told: Option<&AddResult>, interfaces: Interfaces) -> Result<(), Error> {
         let (cache, owner) = (self.cache(), call.owner());
         let Some(record) = cache.read(&owner)? else {
-            self.back(call, None, interfaces)?;
+            self.back(call, told, interfaces)?;
             return cache.remove(&owner);
         };
         // What ADD was told counts, not what DEL happens to know; but the namespace may have moved.
@@ -123,6 +132,7 @@ impl<'a> Chain<'a> {
                 Plugin::Bridge(bridge) => bridge.del(call, result, interfaces),
                 Plugin::Loopback => Ok(()),
                 Plugin::Portmap(portmap) => portmap.del(call, &addresses, result.is_some()),
+                Plugin::Ipam(ipam, _) => ipam.del(call, result),
                 Plugin::Foreign(foreign) => foreign.del(call, result),
             };
             outcome = outcome.and(done);
@@ -131,21 +141,28 @@ impl<'a> Chain<'a> {
     }
 
     pub(crate) fn check(&self, attachment: &'a Attachment) -> Result<(), Error> {
-        let call = self.call(attachment)?;
+        attachment.validate()?;
         if !self.list.check {
             return Ok(());
         }
-        let _using = self.host().using()?;
-        let Some(record) = self.cache().read(&call.owner())? else {
-            let Owner { container_id, ifname } = call.owner();
+        let Some(record) = self.cache().read(&attachment.owner())? else {
+            let Owner { container_id, ifname } = attachment.owner();
             return Err(Error::Unknown { network: self.list.name.clone(), container_id, ifname });
         };
+        self.check_against(attachment, &record.result)
+    }
+
+    /// CHECK against what ADD gave.
+    pub(crate) fn check_against(&self, attachment: &'a Attachment, result: &AddResult) -> Result<(), Error> {
+        let call = self.call(attachment)?;
+        let _using = self.host().using()?;
         for plugin in &self.list.plugins {
             match plugin {
-                Plugin::Bridge(bridge) => bridge.check(&call, &record.result),
+                Plugin::Bridge(bridge) => bridge.check(&call, result),
                 Plugin::Loopback => loopback::check(&call),
-                Plugin::Portmap(portmap) => portmap.check(&call, &record.result),
-                Plugin::Foreign(foreign) => foreign.check(&call, &record.result),
+                Plugin::Portmap(portmap) => portmap.check(&call, result),
+                Plugin::Ipam(ipam, _) => ipam.check(&call, result),
+                Plugin::Foreign(foreign) => foreign.check(&call, result),
             }?;
         }
         Ok(())
@@ -162,7 +179,7 @@ impl<'a> Chain<'a> {
         for record in self.cache().all()? {
             if !valid.contains(&record.attachment.owner()) {
                 let call = Call::new(self.site(), &record.attachment);
-                outcome = outcome.and(self.delete(&call, Interfaces::Leave));
+                outcome = outcome.and(self.delete(&call, None, Interfaces::Leave));
             }
         }
         outcome.and(self.sweep(&valid))
@@ -175,10 +192,8 @@ impl<'a> Chain<'a> {
         let mut outcome = Ok(());
         for plugin in &self.list.plugins {
             let done = match plugin {
-                Plugin::Bridge(bridge) => {
-                    let ipam = bridge.foreign_ipam().map(|ipam| ipam.gc(site, &owners));
-                    bridge.gc(site, valid).and(ipam.unwrap_or(Ok(())))
-                }
+                Plugin::Bridge(bridge) => bridge.gc(site, valid),
+                Plugin::Ipam(ipam, _) => ipam.gc(site, valid),
                 Plugin::Foreign(foreign) => foreign.gc(site, &owners),
                 Plugin::Portmap(portmap) => match self.store() {
                     // What leads to an address that nobody has any more.
@@ -202,6 +217,7 @@ impl<'a> Chain<'a> {
         for plugin in &self.list.plugins {
             match plugin {
                 Plugin::Bridge(bridge) => bridge.status(site).map_err(|error| unavailable(&error)),
+                Plugin::Ipam(ipam, _) => ipam.status(site).map_err(|error| unavailable(&error)),
                 Plugin::Foreign(foreign) => foreign.status(site),
                 Plugin::Loopback | Plugin::Portmap(_) => Ok(()),
             }?;
@@ -220,6 +236,7 @@ impl<'a> Chain<'a> {
             match plugin {
                 Plugin::Bridge(bridge) => bridge.remove(self.site()),
                 Plugin::Portmap(portmap) => portmap.remove(self.site()),
+                Plugin::Ipam(ipam, _) => ipam.remove(self.site()),
                 Plugin::Loopback | Plugin::Foreign(_) => Ok(()),
             }?;
         }

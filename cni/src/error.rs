@@ -1,6 +1,7 @@
 //! What can go wrong, with the numbers of the CNI specification (section "Error").
 
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use berth_sys::{namespace, netlink};
@@ -79,6 +80,16 @@ pub enum Error {
         /// How many of their addresses are taken.
         taken: usize,
     },
+    /// An address that the attachment wants cannot be its own.
+    #[error("network {network}: address {address} is wanted, but {why}")]
+    AddressRefused {
+        /// The network.
+        network: String,
+        /// The address.
+        address: IpAddr,
+        /// Why not.
+        why: String,
+    },
     /// Somebody else holds a lock for too long.
     #[error("the lock {path} is held by another process for more than {} s", crate::limits::LOCK_WAIT_MAX.as_secs())]
     Locked {
@@ -155,7 +166,7 @@ impl Error {
             Self::Io { .. } => 5,
             Self::Decode { .. } => 6,
             Self::Config { .. } | Self::PluginMissing { .. } => 7,
-            Self::NoAddress { .. } | Self::Locked { .. } => 11,
+            Self::NoAddress { .. } | Self::AddressRefused { .. } | Self::Locked { .. } => 11,
             Self::Unavailable { .. } => 50,
             Self::Kernel(_) => 100,
             Self::Attached { .. } => 101,

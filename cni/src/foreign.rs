@@ -19,7 +19,7 @@ use crate::call::Call;
 use crate::limits::{PLUGIN_OUTPUT_BYTES_MAX, PLUGIN_RUN_MAX, PLUGIN_STDERR_BYTES_MAX};
 use crate::site::Site;
 use crate::spec::fields::Fields;
-use crate::spec::result::AddResult;
+use crate::spec::result::{AddResult, versioned};
 use crate::{Dirs, Error};
 
 /// The first version that knows GC and STATUS.
@@ -174,19 +174,6 @@ pub(crate) fn tail(details: &str, stderr: &str) -> String {
     [details, stderr].iter().filter(|text| !text.is_empty()).map(|text| format!("; {text}")).collect()
 }
 
-/// A result as plugins of a version expect it: before 1.0.0 each address told its IP version.
-fn versioned(result: &AddResult, version: &str) -> Result<Value, Error> {
-    let what = || "the previous result".to_owned();
-    let mut value = serde_json::to_value(result).map_err(|source| Error::Decode { what: what(), source })?;
-    value["cniVersion"] = version.into();
-    if version.starts_with("0.") {
-        for (ip, known) in value["ips"].as_array_mut().into_iter().flatten().zip(&result.ips) {
-            ip["version"] = if known.address.is_ipv4() { "4" } else { "6" }.into();
-        }
-    }
-    Ok(value)
-}
-
 /// Writes the input, reads both outputs, all at once and within the deadline; ends when the program has.
 fn converse(child: &mut Child, input: &[u8], deadline: Instant) -> io::Result<(Vec<u8>, Vec<u8>)> {
     let exit = process::pidfd_open(child.id() as i32)?;
@@ -301,12 +288,5 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         let error = run("exec cat /dev/zero", b"", Duration::from_secs(20)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-    }
-
-    #[test]
-    fn old_plugins_are_told_the_version_of_addresses() {
-        let result: AddResult = serde_json::from_value(json!({"ips": [{"address": "10.0.0.2/24"}]})).unwrap();
-        assert_eq!(versioned(&result, "0.4.0").unwrap()["ips"][0]["version"], "4");
-        assert_eq!(versioned(&result, "1.0.0").unwrap()["ips"][0].get("version"), None);
     }
 }

@@ -5,8 +5,9 @@
 //! |---|---|
 //! | `list` | configuration lists |
 //! | `chain` | the verbs over a list; taking back what failed |
-//! | `builtin` | bridge, host-local, portmap, loopback |
+//! | `builtin` | bridge, host-local, static, portmap, loopback |
 //! | `foreign` | plugins that are programs |
+//! | [`plugin`] | the built-in ones as such programs, for others |
 //! | `cache`, `host` | what must be remembered: results; what was changed on the host |
 //!
 //! Everything happens in the network namespace that the calling thread is in, by netlink: no program is run but foreign
@@ -30,6 +31,7 @@ mod host;
 mod limits;
 mod list;
 mod lock;
+pub mod plugin;
 mod site;
 mod spec;
 
@@ -108,20 +110,20 @@ impl Network {
 
     /// ADD. Undone if a plugin fails.
     pub fn add(&self, attachment: &Attachment) -> Result<AddResult, Error> {
-        self.chain().add(attachment)
+        self.chain().add(attachment, None)
     }
 
     /// DEL, for a caller that drops the namespace right after it: addresses and ports are free when this returns, and the
     /// interface has no address any more; it goes with the namespace, in the kernel's own time. Success if there is
     /// nothing, also if the namespace is gone.
     pub fn del(&self, attachment: &Attachment) -> Result<(), Error> {
-        self.chain().del(attachment, Interfaces::Leave)
+        self.chain().del(attachment, None, Interfaces::Leave)
     }
 
     /// DEL, for a namespace that lives on: the interface too is gone when this returns, for which the kernel takes tens of
     /// milliseconds.
     pub fn detach(&self, attachment: &Attachment) -> Result<(), Error> {
-        self.chain().del(attachment, Interfaces::Delete)
+        self.chain().del(attachment, None, Interfaces::Delete)
     }
 
     /// CHECK: whether everything is as ADD made it.

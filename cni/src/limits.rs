@@ -8,6 +8,8 @@ pub(crate) const CONFIG_BYTES_MAX: usize = 256 * 1024;
 pub(crate) const CONFIG_FILES_MAX: usize = 1024;
 /// Most plugins in a list.
 pub(crate) const PLUGINS_MAX: usize = 32;
+/// Most attachments that GC can be told of.
+pub(crate) const VALID_ATTACHMENTS_MAX: usize = 65_536;
 /// Longest name of a network: it becomes a folder and part of the name of an nft table.
 pub(crate) const NAME_BYTES_MAX: usize = 64;
 /// Longest id of a container: it becomes part of a file's name.
@@ -16,6 +18,12 @@ pub(crate) const CONTAINER_ID_BYTES_MAX: usize = 128;
 pub(crate) const RANGE_SETS_MAX: usize = 16;
 /// Most ranges in a set.
 pub(crate) const RANGES_MAX: usize = 64;
+/// Most addresses that an attachment can want.
+pub(crate) const ADDRESSES_WISHED_MAX: usize = 16;
+/// Most entries of each kind that name servers are told with.
+pub(crate) const DNS_ENTRIES_MAX: usize = 32;
+/// How much of a file like `/etc/resolv.conf` is read.
+pub(crate) const RESOLV_CONF_BYTES_MAX: u64 = 64 * 1024;
 /// Most routes.
 pub(crate) const ROUTES_MAX: usize = 1024;
 /// Most ports of a container that the host forwards.

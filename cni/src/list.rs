@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::Error;
 use crate::attachment::is_id;
 use crate::builtin::Plugin;
+use crate::builtin::ipam::Ipam;
 use crate::cache::files;
 use crate::limits::{CONFIG_BYTES_MAX, CONFIG_FILES_MAX, NAME_BYTES_MAX, PLUGINS_MAX};
 use crate::spec::VERSIONS;
@@ -34,17 +35,7 @@ impl List {
         let map: Map<String, Value> = serde_json::from_slice(text)
             .map_err(|source| Error::Decode { what: "the network configuration list".to_owned(), source })?;
         let fields = Fields::top(&map);
-        let name = fields.required("name")?;
-        if !is_id(name) || name.len() > NAME_BYTES_MAX {
-            let problem = format!(
-                "{name:?} must be letters, digits, '_', '.', '-', the first of them a letter or digit, at most {NAME_BYTES_MAX}"
-            );
-            return Err(fields.error("name", problem));
-        }
-        let version = fields.required("cniVersion")?;
-        if !VERSIONS.contains(&version) {
-            return Err(Error::Version { found: version.to_owned() });
-        }
+        let (name, version) = head(&fields)?;
         let mut plugins = Vec::new();
         for (path, value) in fields.list("plugins", PLUGINS_MAX)? {
             let plugin = Plugin::parse(&Fields::at(path, value)?, &plugins)?;
@@ -57,14 +48,42 @@ impl List {
         if bridges > 1 {
             return Err(fields.error("plugins", "has more than one bridge; an attachment has one interface"));
         }
-        Ok(Self {
-            name: name.to_owned(),
-            version: version.to_owned(),
-            check: !fields.flag("disableCheck")?,
-            gc: !fields.flag("disableGC")?,
-            plugins,
-        })
+        let (check, gc) = (!fields.flag("disableCheck")?, !fields.flag("disableGC")?);
+        Ok(Self { name, version, check, gc, plugins })
     }
+
+    /// One plugin alone, as a plugin's program is given it.
+    pub(crate) fn of_plugin(config: &Map<String, Value>) -> Result<Self, Error> {
+        let fields = Fields::top(config);
+        Self::of(&fields, Plugin::parse(&fields, &[])?)
+    }
+
+    /// What gives out the addresses of a plugin, alone.
+    pub(crate) fn of_ipam(config: &Map<String, Value>) -> Result<Self, Error> {
+        let fields = Fields::top(config);
+        Self::of(&fields, Plugin::Ipam(Ipam::parse(&fields)?, config.clone()))
+    }
+
+    fn of(fields: &Fields<'_>, plugin: Plugin) -> Result<Self, Error> {
+        let (name, version) = head(fields)?;
+        Ok(Self { name, version, check: true, gc: true, plugins: vec![plugin] })
+    }
+}
+
+/// Name and version of a network.
+fn head(fields: &Fields<'_>) -> Result<(String, String), Error> {
+    let version = fields.required("cniVersion")?;
+    if !VERSIONS.contains(&version) {
+        return Err(Error::Version { found: version.to_owned() });
+    }
+    let name = fields.required("name")?;
+    if !is_id(name) || name.len() > NAME_BYTES_MAX {
+        let problem = format!(
+            "{name:?} must be letters, digits, '_', '.', '-', the first of them a letter or digit, at most {NAME_BYTES_MAX}"
+        );
+        return Err(fields.error("name", problem));
+    }
+    Ok((name.to_owned(), version.to_owned()))
 }
 
 /// The text of the first list in a folder, by name; `None` if there is none, or no folder.

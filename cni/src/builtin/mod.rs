@@ -3,20 +3,22 @@
 //! | type | what it does |
 //! |---|---|
 //! | [`bridge`] | interface, address, routes, masquerade ([`masquerade`]) |
-//! | [`host_local`] | addresses out of ranges ([`range`]), for `bridge` |
+//! | [`ipam`] | addresses, for `bridge` |
 //! | [`portmap`] | ports of the host that lead to the pod |
 //! | [`loopback`] | `lo` |
 
 pub(crate) mod bridge;
 pub(crate) mod firewall;
-pub(crate) mod host_local;
+pub(crate) mod ipam;
 pub(crate) mod loopback;
 pub(crate) mod masquerade;
 pub(crate) mod portmap;
-pub(crate) mod range;
+pub(crate) mod wishes;
 
 use bridge::Bridge;
+use ipam::Ipam;
 use portmap::Portmap;
+use serde_json::{Map, Value};
 
 use crate::Error;
 use crate::foreign::Foreign;
@@ -28,6 +30,8 @@ pub(crate) enum Plugin {
     Bridge(Box<Bridge>),
     Loopback,
     Portmap(Portmap),
+    /// Addresses alone, and the object of the plugin that they are for: no list has it, but a plugin's program can be it.
+    Ipam(Ipam, Map<String, Value>),
     Foreign(Foreign),
 }
 
@@ -42,8 +46,7 @@ impl Plugin {
                     Self::Bridge(bridge) => Some(bridge),
                     _ => None,
                 });
-                let subnets = bridge.and_then(|bridge| bridge.host_local());
-                let subnets = subnets.map(|ipam| ipam.subnets().collect()).unwrap_or_default();
+                let subnets = bridge.map(|bridge| bridge.ipam.subnets()).unwrap_or_default();
                 Ok(Self::Portmap(Portmap::parse(fields, bridge.map(|bridge| bridge.name.clone()), subnets)?))
             }
             kind => Ok(Self::Foreign(Foreign::parse(kind, &fields.path("type"), fields)?)),

@@ -6,6 +6,8 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::Error;
+
 /// What ADD gave. Fields that are not known here are kept as they are.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -88,6 +90,19 @@ pub struct Route {
     pub other: Map<String, Value>,
 }
 
+/// A result as plugins of a version expect it: before 1.0.0 each address told its IP version.
+pub(crate) fn versioned(result: &AddResult, version: &str) -> Result<Value, Error> {
+    let what = || "the previous result".to_owned();
+    let mut value = serde_json::to_value(result).map_err(|source| Error::Decode { what: what(), source })?;
+    value["cniVersion"] = version.into();
+    if version.starts_with("0.") {
+        for (ip, known) in value["ips"].as_array_mut().into_iter().flatten().zip(&result.ips) {
+            ip["version"] = if known.address.is_ipv4() { "4" } else { "6" }.into();
+        }
+    }
+    Ok(value)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,5 +116,13 @@ mod tests {
         assert_eq!(result.ips[0].address, "10.0.0.2/24".parse().unwrap());
         let back: Value = serde_json::to_value(&result).unwrap();
         assert_eq!(back, serde_json::from_str::<Value>(text).unwrap());
+    }
+
+    #[test]
+    fn old_plugins_are_told_the_version_of_addresses() {
+        let result: AddResult =
+            serde_json::from_value(serde_json::json!({"ips": [{"address": "10.0.0.2/24"}]})).unwrap();
+        assert_eq!(versioned(&result, "0.4.0").unwrap()["ips"][0]["version"], "4");
+        assert_eq!(versioned(&result, "1.0.0").unwrap()["ips"][0].get("version"), None);
     }
 }

@@ -3,7 +3,6 @@
 use berth_sys::netlink::Route as Netlink;
 
 use super::Bridge;
-use super::config::Ipam;
 use crate::Error;
 use crate::builtin::masquerade;
 use crate::call::Call;
@@ -13,17 +12,7 @@ impl Bridge {
     pub(crate) fn check(&self, call: &Call<'_>, result: &AddResult) -> Result<(), Error> {
         self.check_outside(call, result)?;
         check_inside(call, result)?;
-        match &self.ipam {
-            Ipam::Foreign(foreign) => foreign.check(call, result),
-            Ipam::HostLocal(ipam) => {
-                let taken = ipam.store(call.site).of(&call.owner())?;
-                match result.addresses().find(|address| !taken.contains(address)) {
-                    Some(lost) => Err(call.mismatch(format!("address {lost} is not reserved"))),
-                    None => Ok(()),
-                }
-            }
-            Ipam::None => Ok(()),
-        }
+        self.ipam.check(call, result)
     }
 
     fn check_outside(&self, call: &Call<'_>, result: &AddResult) -> Result<(), Error> {

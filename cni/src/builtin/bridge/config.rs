@@ -2,11 +2,10 @@
 
 use berth_sys::netlink::link::NAME_BYTES_MAX;
 use ipnetwork::IpNetwork;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::Error;
-use crate::builtin::host_local::HostLocal;
-use crate::foreign::Foreign;
+use crate::builtin::ipam::{Ipam, dns};
 use crate::spec::fields::Fields;
 use crate::spec::result::AddResult;
 
@@ -41,15 +40,11 @@ pub(crate) struct Bridge {
     pub(super) masquerade: bool,
     pub(super) hairpin: bool,
     pub(super) mtu: Option<u32>,
-    pub(super) ipam: Ipam,
-}
-
-/// Who gives out the addresses.
-#[derive(Debug, Clone)]
-pub(super) enum Ipam {
-    HostLocal(HostLocal),
-    Foreign(Foreign),
-    None,
+    pub(crate) ipam: Ipam,
+    /// Name servers, if the plugin object tells them.
+    pub(super) dns: Map<String, Value>,
+    /// The whole plugin object.
+    pub(super) object: Map<String, Value>,
 }
 
 impl Bridge {
@@ -71,31 +66,15 @@ impl Bridge {
             hairpin: fields.flag("hairpinMode")?,
             mtu: mtu(fields, &ipam)?,
             ipam,
+            dns: dns::parse(fields)?,
+            object: fields.map().clone(),
         })
     }
 
-    /// The built-in IPAM, if it is that.
-    pub(crate) fn host_local(&self) -> Option<&HostLocal> {
-        match &self.ipam {
-            Ipam::HostLocal(ipam) => Some(ipam),
-            _ => None,
-        }
-    }
-
-    /// The foreign IPAM, if it is that.
-    pub(crate) fn foreign_ipam(&self) -> Option<&Foreign> {
-        match &self.ipam {
-            Ipam::Foreign(foreign) => Some(foreign),
-            _ => None,
-        }
-    }
-
-    /// The subnets that are masqueraded: all of the configuration, or those that a foreign IPAM gave an address of.
+    /// The subnets that are masqueraded: all of the configuration, or those that an address was given of.
     pub(super) fn subnets(&self, result: &AddResult) -> Vec<IpNetwork> {
-        match &self.ipam {
-            Ipam::HostLocal(ipam) => ipam.subnets().collect(),
-            _ => result.subnets(),
-        }
+        let subnets = self.ipam.subnets();
+        if subnets.is_empty() { result.subnets() } else { subnets }
     }
 
     /// The addresses that the bridge has.
@@ -105,16 +84,6 @@ impl Bridge {
         }
         let gateways = result.ips.iter().filter_map(|ip| IpNetwork::new(ip.gateway?, ip.address.prefix()).ok());
         gateways.collect()
-    }
-}
-
-impl Ipam {
-    fn parse(fields: &Fields<'_>) -> Result<Self, Error> {
-        let Some(ipam) = fields.object("ipam")?.filter(|ipam| !ipam.map().is_empty()) else { return Ok(Self::None) };
-        match ipam.required("type")? {
-            "host-local" => Ok(Self::HostLocal(HostLocal::parse(&ipam)?)),
-            kind => Ok(Self::Foreign(Foreign::parse(kind, &ipam.path("type"), fields)?)),
-        }
     }
 }
 
@@ -130,7 +99,7 @@ fn name(fields: &Fields<'_>) -> Result<String, Error> {
 }
 
 fn mtu(fields: &Fields<'_>, ipam: &Ipam) -> Result<Option<u32>, Error> {
-    let v6 = matches!(ipam, Ipam::HostLocal(ipam) if ipam.subnets().any(|subnet| subnet.is_ipv6()));
+    let v6 = ipam.subnets().iter().any(IpNetwork::is_ipv6);
     let least = if v6 { MTU_MIN_V6 } else { MTU_MIN };
     match fields.number("mtu")? {
         None | Some(0) => Ok(None),

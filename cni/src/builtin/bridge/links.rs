@@ -64,6 +64,7 @@ impl Bridge {
         outside: &mut Netlink,
         bridge: &Link,
         result: &AddResult,
+        mac: Option<Mac>,
     ) -> Result<(), Error> {
         let name = call.owner().host_name();
         let veth = NewVeth {
@@ -72,7 +73,7 @@ impl Bridge {
             mtu: self.mtu,
             peer_name: &call.attachment.ifname,
             // Of the address, so that no neighbour keeps a wrong one when the address has a new owner.
-            peer_mac: result.addresses().next().map(|address| mac_of(&address)),
+            peer_mac: mac.or_else(|| result.addresses().next().map(|address| mac_of(&address))),
             peer_netns: call.netns()?,
         };
         let create = || {

@@ -20,15 +20,15 @@ use berth_sys::netlink::Route as Netlink;
 use berth_sys::netlink::link::{Link, Mac};
 use ipnetwork::IpNetwork;
 
-use self::config::Ipam;
 use super::firewall::{self, table_name};
 use super::masquerade;
+use super::wishes::Wishes;
 use crate::Error;
 use crate::attachment::{HOST_NAME_PREFIX, Owner};
 use crate::call::Call;
 use crate::host::Host;
 use crate::site::Site;
-use crate::spec::result::{AddResult, Interface, IpConfig, Route};
+use crate::spec::result::{AddResult, Interface, Route};
 
 pub(crate) use self::config::Bridge;
 
@@ -45,7 +45,8 @@ impl Bridge {
     pub(crate) fn add(&self, call: &Call<'_>) -> Result<AddResult, Error> {
         // The namespace first: without it nothing needs to be undone.
         drop(call.inside()?);
-        let mut result = self.addresses(call)?;
+        let wishes = Wishes::of(&self.object, call)?;
+        let mut result = self.addresses(call, &wishes)?;
         let mut outside = Netlink::open()?;
         let host = Host::new(call.site);
         let bridge = self.ensure_bridge(&mut outside, &host, &result)?;
@@ -56,7 +57,7 @@ impl Bridge {
             let table = masquerade::firewall(call.site.network, &self.subnets(&result));
             call.site.nft(|nft| table.ensure(nft, call.site))?;
         }
-        self.connect(call, &mut outside, &bridge, &result)?;
+        self.connect(call, &mut outside, &bridge, &result, wishes.mac)?;
         let inside = links::configure(call, &mut result)?;
         result.interfaces = interfaces(call, &bridge, &inside);
         result.ips.iter_mut().for_each(|ip| ip.interface = Some(2));
@@ -64,20 +65,11 @@ impl Bridge {
     }
 
     /// Addresses and routes, as IPAM gives them, with the default routes that this plugin adds.
-    fn addresses(&self, call: &Call<'_>) -> Result<AddResult, Error> {
-        let mut result = match &self.ipam {
-            Ipam::None => AddResult::default(),
-            Ipam::Foreign(foreign) => foreign.add(call, None)?,
-            Ipam::HostLocal(ipam) => {
-                let reserved = ipam.store(call.site).reserve(&ipam.sets, &call.owner())?;
-                let ip = |address, gateway| IpConfig { address, gateway: Some(gateway), interface: None };
-                AddResult {
-                    ips: reserved.iter().map(|one| ip(one.address, one.gateway)).collect(),
-                    routes: ipam.routes.clone(),
-                    ..AddResult::default()
-                }
-            }
-        };
+    fn addresses(&self, call: &Call<'_>, wishes: &Wishes) -> Result<AddResult, Error> {
+        let mut result = self.ipam.add(call, wishes)?;
+        if !self.dns.is_empty() {
+            result.dns = self.dns.clone();
+        }
         if self.is_gateway {
             for ip in &mut result.ips {
                 ip.gateway = ip.gateway.or_else(|| ip.address.iter().nth(1));
@@ -96,20 +88,12 @@ impl Bridge {
 
     /// DEL. `result` is what ADD gave, if that is known.
     pub(crate) fn del(&self, call: &Call<'_>, result: Option<&AddResult>, interfaces: Interfaces) -> Result<(), Error> {
-        let owner = call.owner();
         if interfaces == Interfaces::Delete {
-            links::delete(&mut Netlink::open()?, &[owner.host_name()])?;
+            links::delete(&mut Netlink::open()?, &[call.owner().host_name()])?;
         } else if let Some(result) = result {
             links::silence(call, result);
         }
-        match &self.ipam {
-            Ipam::HostLocal(ipam) => {
-                let addresses: Option<Vec<IpAddr>> = result.map(|result| result.addresses().collect());
-                ipam.store(call.site).release(&owner, addresses.as_deref())
-            }
-            Ipam::Foreign(foreign) => foreign.del(call, result),
-            Ipam::None => Ok(()),
-        }
+        self.ipam.del(call, result)
     }
 
     /// Whether ADD has a chance: the kernel answers, and an address is left.
@@ -118,11 +102,7 @@ impl Bridge {
         if self.masquerade {
             site.nft(|nft| Ok(nft.note(firewall::table(&table_name(site.network)))?))?;
         }
-        match &self.ipam {
-            Ipam::HostLocal(ipam) => ipam.store(site).has_room(&ipam.sets),
-            Ipam::Foreign(foreign) => foreign.status(site),
-            Ipam::None => Ok(()),
-        }
+        self.ipam.status(site)
     }
 
     /// Frees addresses and deletes interfaces of everybody who is not among the valid.
@@ -135,10 +115,7 @@ impl Bridge {
                 ports.filter(|name| name.starts_with(HOST_NAME_PREFIX) && !names.contains(name)).collect();
             links::delete(&mut outside, &stale)?;
         }
-        match &self.ipam {
-            Ipam::HostLocal(ipam) => ipam.store(site).keep_only(&|owner| valid.contains(owner)),
-            _ => Ok(()),
-        }
+        self.ipam.gc(site, valid)
     }
 
     /// The host's side of the network is taken away: the bridge, if it was made for it, and the table.
@@ -147,10 +124,7 @@ impl Bridge {
             links::delete(&mut Netlink::open()?, std::slice::from_ref(&self.name))?;
         }
         site.nft(|nft| firewall::remove(nft, &table_name(site.network)))?;
-        match &self.ipam {
-            Ipam::HostLocal(ipam) => ipam.store(site).remove_all(),
-            _ => Ok(()),
-        }
+        self.ipam.remove(site)
     }
 }
 

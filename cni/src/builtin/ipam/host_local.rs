@@ -9,6 +9,7 @@
 //!
 //! A file is there whole or not at all, so a crash leaves at most an address whose owner is known to be gone.
 
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::net::IpAddr;
@@ -19,21 +20,25 @@ use std::time::{Duration, SystemTime};
 use berth_sys::file::{self, Durability};
 use ipnetwork::IpNetwork;
 
-use super::range::{Range, RangeSet, parse_sets};
+use super::dns;
+use super::range::{Range, RangeSet, check_overlaps, parse_lists, parse_sets};
 use crate::Error;
 use crate::attachment::Owner;
+use crate::builtin::wishes::{Wishes, range_lists};
 use crate::cache::{files, remove_folder};
+use crate::call::Call;
 use crate::limits::{ADDRESS_REST, ADDRESSES_TRIED_MAX, ROUTES_MAX};
 use crate::lock::{self, Held, Mode};
 use crate::site::Site;
 use crate::spec::fields::Fields;
-use crate::spec::result::Route;
+use crate::spec::result::{AddResult, IpConfig, Route};
 
 /// What the configuration says.
 #[derive(Debug, Clone)]
 pub(crate) struct HostLocal {
     pub(crate) sets: Vec<RangeSet>,
-    pub(crate) routes: Vec<Route>,
+    routes: Vec<Route>,
+    resolv_conf: Option<PathBuf>,
     data_dir: Option<PathBuf>,
 }
 
@@ -46,22 +51,29 @@ pub(crate) struct Reserved {
 
 impl HostLocal {
     pub(crate) fn parse(ipam: &Fields<'_>) -> Result<Self, Error> {
-        if let Some(path) = ipam.text("resolvConf")? {
-            return Err(ipam.error("resolvConf", format!("{path:?}: is not supported by the built-in host-local")));
-        }
-        let mut routes = Vec::new();
-        for (path, value) in ipam.list("routes", ROUTES_MAX)? {
-            let fields = Fields::at(path, value)?;
-            let dst = fields.parsed("dst")?.ok_or_else(|| fields.error("dst", "is missing"))?;
-            let other = fields.map().iter().filter(|(key, _)| !matches!(key.as_str(), "dst" | "gw"));
-            let other = other.map(|(key, value)| (key.clone(), value.clone())).collect();
-            routes.push(Route { dst, gw: fields.parsed("gw")?, other });
-        }
-        let data_dir = ipam.text("dataDir")?.map(PathBuf::from);
-        if data_dir.as_ref().is_some_and(|path| path.is_relative()) {
-            return Err(ipam.error("dataDir", "must be an absolute path"));
-        }
-        Ok(Self { sets: parse_sets(ipam)?, routes, data_dir })
+        let absolute = |field: &str| match ipam.text(field)?.map(PathBuf::from) {
+            Some(path) if path.is_relative() => Err(ipam.error(field, "must be an absolute path")),
+            path => Ok(path),
+        };
+        let (resolv_conf, data_dir) = (absolute("resolvConf")?, absolute("dataDir")?);
+        Ok(Self { sets: parse_sets(ipam)?, routes: routes(ipam)?, resolv_conf, data_dir })
+    }
+
+    /// One address of each set of ranges for an attachment, those that it wants among them.
+    pub(crate) fn add(&self, call: &Call<'_>, wishes: &Wishes) -> Result<AddResult, Error> {
+        let dns = self.resolv_conf.as_deref().map(dns::read).transpose()?.unwrap_or_default();
+        let own = match &wishes.ranges {
+            Some(ranges) => parse_lists(range_lists(ranges)?)?,
+            None => Vec::new(),
+        };
+        let sets =
+            if own.is_empty() { Cow::Borrowed(&self.sets) } else { Cow::Owned([own, self.sets.clone()].concat()) };
+        check_overlaps(&sets, "runtimeConfig.ipRanges")?;
+        let wanted: Vec<IpAddr> = wishes.ips.iter().map(|wish| wish.address).collect();
+        let reserved = self.store(call.site).reserve(&sets, &wanted, &call.owner())?;
+        let ip = |one: &Reserved| IpConfig { address: one.address, gateway: Some(one.gateway), interface: None };
+        let ips = reserved.iter().map(ip).collect();
+        Ok(AddResult { ips, routes: self.routes.clone(), dns, ..AddResult::default() })
     }
 
     /// The subnets of all ranges.
@@ -87,12 +99,23 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// One address of each set for this owner; none if one of the sets has none left.
-    pub(crate) fn reserve(&self, sets: &[RangeSet], owner: &Owner) -> Result<Vec<Reserved>, Error> {
+    /// One address of each set for this owner, those that it wants from the sets that hold them; none if one of the sets
+    /// has none left or not that.
+    pub(crate) fn reserve(&self, sets: &[RangeSet], wanted: &[IpAddr], owner: &Owner) -> Result<Vec<Reserved>, Error> {
+        let is_held = |address: &&IpAddr| sets.iter().any(|set| set.holding(**address).is_some());
+        if let Some(stranger) = wanted.iter().find(|address| !is_held(address)) {
+            let ranges = sets.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+            return Err(self.unavailable(*stranger, format!("is not in {ranges}, or is the gateway")));
+        }
         let _lock = self.lock()?;
         let mut reserved: Vec<Reserved> = Vec::new();
         for (index, set) in sets.iter().enumerate() {
-            match self.reserve_one(index, set, owner) {
+            let wish = wanted.iter().find_map(|address| Some((*address, set.holding(*address)?)));
+            let one = match wish {
+                Some((address, range)) => self.reserve_wanted(address, range, owner),
+                None => self.reserve_one(index, set, owner),
+            };
+            match one {
                 Ok(one) => reserved.push(one),
                 Err(error) => {
                     for one in &reserved {
@@ -146,9 +169,19 @@ impl Store {
         };
         self.take(address, owner)?;
         let _ = overwrite(&marker, &address.to_string());
-        let address = IpNetwork::new(address, range.subnet.prefix())
-            .map_err(|error| Error::Config { field: "ipam.ranges".to_owned(), problem: error.to_string() })?;
-        Ok(Reserved { address, gateway: range.gateway })
+        reserved(address, range)
+    }
+
+    fn reserve_wanted(&self, address: IpAddr, range: &Range, owner: &Owner) -> Result<Reserved, Error> {
+        if self.path(address).exists() {
+            return Err(self.unavailable(address, "is taken".to_owned()));
+        }
+        self.take(address, owner)?;
+        reserved(address, range)
+    }
+
+    fn unavailable(&self, address: IpAddr, why: String) -> Error {
+        Error::AddressRefused { network: self.network.clone(), address, why }
     }
 
     fn take(&self, address: IpAddr, owner: &Owner) -> Result<(), Error> {
@@ -272,6 +305,25 @@ impl Store {
     }
 }
 
+/// The `routes` of an `ipam` object.
+pub(crate) fn routes(ipam: &Fields<'_>) -> Result<Vec<Route>, Error> {
+    let mut routes = Vec::new();
+    for (path, value) in ipam.list("routes", ROUTES_MAX)? {
+        let fields = Fields::at(path, value)?;
+        let dst = fields.parsed("dst")?.ok_or_else(|| fields.error("dst", "is missing"))?;
+        let other = fields.map().iter().filter(|(key, _)| !matches!(key.as_str(), "dst" | "gw"));
+        let other = other.map(|(key, value)| (key.clone(), value.clone())).collect();
+        routes.push(Route { dst, gw: fields.parsed("gw")?, other });
+    }
+    Ok(routes)
+}
+
+fn reserved(address: IpAddr, range: &Range) -> Result<Reserved, Error> {
+    let address = IpNetwork::new(address, range.subnet.prefix())
+        .map_err(|error| Error::Config { field: "ipam.ranges".to_owned(), problem: error.to_string() })?;
+    Ok(Reserved { address, gateway: range.gateway })
+}
+
 /// Overwrites a hint in place: a file that is cut to nothing and written again makes the kernel write it to the disk, for
 /// milliseconds, and half a hint does no harm.
 fn overwrite(path: &Path, text: &str) -> io::Result<()> {
@@ -299,7 +351,7 @@ mod tests {
     }
 
     fn reserve(config: &HostLocal, store: &Store, id: &str) -> Result<String, Error> {
-        let reserved = store.reserve(&config.sets, &owner(id))?;
+        let reserved = store.reserve(&config.sets, &[], &owner(id))?;
         Ok(reserved.iter().map(|one| one.address.to_string()).collect::<Vec<_>>().join(" "))
     }
 
@@ -325,6 +377,25 @@ mod tests {
         );
         // What the second set had given before the first refused is free again.
         assert_eq!(store.taken().unwrap().len(), 10);
+    }
+
+    #[test]
+    fn an_address_that_is_wanted_is_given_or_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (config, store) =
+            store(folder.path(), json!({"ranges": [[{"subnet": "10.0.0.0/24"}], [{"subnet": "fd00::/64"}]]}));
+        let want = |id: &str, address: &str| {
+            let wanted = [address.parse().unwrap()];
+            let reserved = store.reserve(&config.sets, &wanted, &owner(id))?;
+            Ok::<_, Error>(reserved.iter().map(|one| one.address.to_string()).collect::<Vec<_>>().join(" "))
+        };
+        assert_eq!(want("a", "10.0.0.77").unwrap(), "10.0.0.77/24 fd00::2/64");
+        assert_eq!(want("b", "fd00::99").unwrap(), "10.0.0.2/24 fd00::99/64");
+        for (address, why) in [("10.0.0.77", "is taken"), ("10.9.0.1", "is not in"), ("10.0.0.1", "is the gateway")] {
+            let error = want("c", address).unwrap_err();
+            assert!(error.code() == 11 && error.to_string().contains(why), "{error}");
+        }
+        assert_eq!(store.of(&owner("c")).unwrap().len(), 0);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
+use serde_json::Value;
 
 use crate::Error;
 use crate::limits::{RANGE_SETS_MAX, RANGES_MAX};
@@ -40,7 +41,18 @@ pub(crate) fn parse_sets(ipam: &Fields<'_>) -> Result<Vec<RangeSet>, Error> {
     if ipam.text("subnet")?.is_some() {
         sets.push(RangeSet(vec![Range::parse(ipam)?]));
     }
-    for (path, value) in ipam.list("ranges", RANGE_SETS_MAX)? {
+    sets.extend(parse_lists(ipam.list("ranges", RANGE_SETS_MAX)?)?);
+    if sets.is_empty() {
+        return Err(ipam.error("ranges", "is missing: host-local needs at least one range"));
+    }
+    check_overlaps(&sets, &ipam.path("ranges"))?;
+    Ok(sets)
+}
+
+/// Sets of ranges, each a list with its place.
+pub(crate) fn parse_lists(lists: Vec<(String, &Value)>) -> Result<Vec<RangeSet>, Error> {
+    let mut sets = Vec::new();
+    for (path, value) in lists {
         let mut ranges = Vec::new();
         for (path, value) in list_at(path.clone(), value, RANGES_MAX)? {
             let fields = Fields::at(path, value)?;
@@ -58,16 +70,19 @@ pub(crate) fn parse_sets(ipam: &Fields<'_>) -> Result<Vec<RangeSet>, Error> {
         }
         sets.push(RangeSet(ranges));
     }
-    if sets.is_empty() {
-        return Err(ipam.error("ranges", "is missing: host-local needs at least one range"));
-    }
+    Ok(sets)
+}
+
+/// Refuses sets of which two have an address in common.
+pub(crate) fn check_overlaps(sets: &[RangeSet], field: &str) -> Result<(), Error> {
     let all: Vec<&Range> = sets.iter().flat_map(|set| &set.0).collect();
     for (index, range) in all.iter().enumerate() {
         if let Some(other) = all[..index].iter().find(|other| range.overlaps(other)) {
-            return Err(ipam.error("ranges", format!("{} overlaps {}", range.subnet, other.subnet)));
+            let problem = format!("{} overlaps {}", range.subnet, other.subnet);
+            return Err(Error::Config { field: field.to_owned(), problem });
         }
     }
-    Ok(sets)
+    Ok(())
 }
 
 impl Range {
@@ -124,6 +139,11 @@ impl Range {
 }
 
 impl RangeSet {
+    /// The range that an address can be given out of.
+    pub(crate) fn holding(&self, address: IpAddr) -> Option<&Range> {
+        self.0.iter().find(|range| range.contains(address) && range.gateway != address)
+    }
+
     /// Every address once, gateways left out, from the one behind `last` on and around: an address that was freed just
     /// now is the last to be given out again.
     pub(crate) fn behind(&self, last: Option<IpAddr>) -> impl Iterator<Item = (IpAddr, &Range)> {
@@ -154,7 +174,7 @@ fn address(number: u128, v4: bool) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     fn parse(value: Value) -> Result<Vec<RangeSet>, Error> {
         parse_sets(&Fields::at("ipam".into(), &value)?)
