@@ -11,7 +11,7 @@ FOR_BUILD := build-essential
 FOR_UP := $(FOR_BUILD) ca-certificates curl kubernetes-client:kubectl mmdebstrap
 FOR_BENCH_RUNTIME := $(FOR_BUILD) busybox-static conmon crun runc
 FOR_BENCH_ROOTFS := $(FOR_BUILD) buildah containerd docker-registry e2fsprogs mmdebstrap skopeo umoci
-FOR_TEST := $(FOR_BUILD) bsdutils busybox-static ca-certificates conmon containerd dbus-daemon docker-registry iproute2 kubernetes-client:kubectl mmdebstrap nftables podman procps runc skopeo strace umoci
+FOR_TEST := $(FOR_BUILD) bsdutils busybox-static ca-certificates conmon containerd containernetworking-plugins dbus-daemon docker-registry iproute2 iptables kubernetes-client:kubectl mmdebstrap nftables podman procps runc skopeo strace umoci
 
 # How long each fuzz target runs, in seconds.
 FUZZ_SECS := 20

@@ -41,6 +41,7 @@ use std::sync::Arc;
 use ipnetwork::IpNetwork;
 
 pub use attachment::Attachment;
+use builtin::Plugin;
 use builtin::bridge::Interfaces;
 use chain::Chain;
 pub use error::Error;
@@ -72,6 +73,11 @@ impl Network {
         Ok(Self { list: Arc::new(List::parse(list)?), dirs, sockets: Arc::default() })
     }
 
+    /// As [`Self::parse`], with nothing built in: every plugin is sought in the folders.
+    pub fn of_programs(list: &[u8], dirs: Dirs) -> Result<Self, Error> {
+        Ok(Self { list: Arc::new(List::parse_with(list, Plugin::foreign)?), dirs, sockets: Arc::default() })
+    }
+
     /// The first configuration list (`*.conflist`) in a folder, by name. `None` if there is none.
     pub fn first_in(dir: &Path, dirs: Dirs) -> Result<Option<Self>, Error> {
         let Some((path, text)) = list::first_in(dir)? else { return Ok(None) };
@@ -87,7 +93,7 @@ impl Network {
     /// What is wrong with a list of which a plugin is neither built in nor installed, such as one that another tool left.
     pub fn missing_plugin(&self) -> Option<Error> {
         self.list.plugins.iter().find_map(|plugin| match plugin {
-            builtin::Plugin::Foreign(foreign) => foreign.find(&self.dirs).err(),
+            Plugin::Foreign(foreign) => foreign.find(&self.dirs).err(),
             _ => None,
         })
     }

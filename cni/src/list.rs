@@ -28,6 +28,14 @@ pub(crate) struct List {
 
 impl List {
     pub(crate) fn parse(text: &[u8]) -> Result<Self, Error> {
+        Self::parse_with(text, Plugin::parse)
+    }
+
+    /// Parses a list, and each plugin in it by `plugin`, which is told those before it too.
+    pub(crate) fn parse_with(
+        text: &[u8],
+        plugin: impl Fn(&Fields<'_>, &[Plugin]) -> Result<Plugin, Error>,
+    ) -> Result<Self, Error> {
         if text.len() > CONFIG_BYTES_MAX {
             let problem = format!("is longer than {CONFIG_BYTES_MAX} bytes");
             return Err(Error::Config { field: "the list".to_owned(), problem });
@@ -38,8 +46,7 @@ impl List {
         let (name, version) = head(&fields)?;
         let mut plugins = Vec::new();
         for (path, value) in fields.list("plugins", PLUGINS_MAX)? {
-            let plugin = Plugin::parse(&Fields::at(path, value)?, &plugins)?;
-            plugins.push(plugin);
+            plugins.push(plugin(&Fields::at(path, value)?, &plugins)?);
         }
         if plugins.is_empty() {
             return Err(fields.error("plugins", "has no plugin"));

@@ -49,32 +49,24 @@ pub fn main(name: Option<&str>) -> ExitCode {
     }
     let mut input = Vec::new();
     let read = io::stdin().take(CONFIG_BYTES_MAX as u64 + 1).read_to_end(&mut input);
-    let reply = match read {
-        Ok(_) => reply(name, &|variable| std::env::var_os(variable), &input),
-        Err(error) => Err((VERSION_NEWEST.to_owned(), Error::io("read", "the standard input")(error))),
+    let config = match read {
+        Ok(_) => parse(&input),
+        Err(error) => Err(Error::io("read", "the standard input")(error)),
     };
-    let (text, code) = match reply {
-        Ok(value) => (value.map(|value| value.to_string()), ExitCode::SUCCESS),
-        Err((version, error)) => (Some(complaint(&version, &error).to_string()), ExitCode::FAILURE),
+    let version = config.as_ref().ok().and_then(|config| config.get("cniVersion")?.as_str());
+    let version = version.unwrap_or(VERSION_NEWEST).to_owned();
+    let environment = Environment { variable: &|variable| std::env::var_os(variable) };
+    let (reply, code) = match config.and_then(|config| answer(name, &environment, config)) {
+        Ok(reply) => (reply, ExitCode::SUCCESS),
+        Err(error) => (Some(complaint(&version, &error)), ExitCode::FAILURE),
     };
-    match text.map_or(Ok(()), |text| writeln!(io::stdout(), "{text}")) {
+    match reply.map_or(Ok(()), |reply| writeln!(io::stdout(), "{reply}")) {
         Ok(()) => code,
         Err(_) => ExitCode::FAILURE,
     }
 }
 
-/// What a call is answered with: nothing, a result, or an error and the version to tell it in.
-fn reply(
-    name: Option<&str>,
-    variable: &dyn Fn(&str) -> Option<OsString>,
-    input: &[u8],
-) -> Result<Option<Value>, (String, Error)> {
-    let config = parse(input).map_err(|error| (VERSION_NEWEST.to_owned(), error))?;
-    let told = Fields::top(&config).text("cniVersion").ok().flatten().unwrap_or(VERSION_NEWEST).to_owned();
-    let environment = Environment { variable };
-    answer(name, &environment, config).map_err(|error| (told, error))
-}
-
+/// What a call is answered with: a result or nothing.
 fn answer(
     name: Option<&str>,
     environment: &Environment<'_>,

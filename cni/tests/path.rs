@@ -22,37 +22,6 @@ fn check(from: &Netns, to: &Netns, target: IpAddr, seen: IpAddr) {
 }
 
 #[test]
-fn pods_reach_pods_and_the_host_by_their_addresses() {
-    let host = Host::new();
-    let network = host.network(RANGES);
-    let (one, two) = (host.pod(&network, "one"), host.pod(&network, "two"));
-    assert_eq!((one.ip(0), one.ip(1)), ("10.77.0.2".parse().unwrap(), "fd77::2".parse().unwrap()));
-    for (version, gateway) in ["10.77.0.1", "fd77::1"].into_iter().enumerate() {
-        let gateway: IpAddr = gateway.parse().unwrap();
-        check(&one.netns, &two.netns, two.ip(version), one.ip(version));
-        check(&two.netns, &host.netns, gateway, two.ip(version));
-        check(&host.netns, &one.netns, one.ip(version), gateway);
-        check(&one.netns, &one.netns, one.ip(version), one.ip(version));
-    }
-    check(&one.netns, &one.netns, IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 1]));
-    host.netns.run(|| network.check(&one.attachment)).unwrap();
-    host.netns.run(|| network.status()).unwrap();
-}
-
-#[test]
-fn the_outside_sees_the_host() {
-    let (host, outside) = (Host::new(), Netns::new());
-    join(&host.netns, "up0", &["192.0.2.1/24", "2001:db8::1/64"], &outside, "up0", &["192.0.2.9/24", "2001:db8::9/64"]);
-    let network = host.network(RANGES);
-    let pod = host.pod(&network, "one");
-    check(&pod.netns, &outside, "192.0.2.9".parse().unwrap(), "192.0.2.1".parse().unwrap());
-    check(&pod.netns, &outside, "2001:db8::9".parse().unwrap(), "2001:db8::1".parse().unwrap());
-    // Among pods nothing is translated, though the table is there.
-    let other = host.pod(&network, "two");
-    check(&pod.netns, &other.netns, other.ip(0), pod.ip(0));
-}
-
-#[test]
 fn ports_of_the_host_lead_to_the_pod() {
     let (host, outside) = (Host::new(), Netns::new());
     join(&host.netns, "up0", &["192.0.2.1/24", "2001:db8::1/64"], &outside, "up0", &["192.0.2.9/24", "2001:db8::9/64"]);

@@ -49,7 +49,12 @@ impl Plugin {
                 let subnets = bridge.map(|bridge| bridge.ipam.subnets()).unwrap_or_default();
                 Ok(Self::Portmap(Portmap::parse(fields, bridge.map(|bridge| bridge.name.clone()), subnets)?))
             }
-            kind => Ok(Self::Foreign(Foreign::parse(kind, &fields.path("type"), fields)?)),
+            _ => Self::foreign(fields, before),
         }
+    }
+
+    /// Parses one plugin object as that of a program.
+    pub(crate) fn foreign(fields: &Fields<'_>, _: &[Plugin]) -> Result<Self, Error> {
+        Ok(Self::Foreign(Foreign::parse(fields.required("type")?, &fields.path("type"), fields)?))
     }
 }
