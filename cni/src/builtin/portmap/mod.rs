@@ -7,6 +7,7 @@ mod table;
 
 use std::net::IpAddr;
 
+use berth_sys::netlink::Route as Netlink;
 use berth_sys::nft::Nft;
 use berth_sys::nft::batch::Batch;
 use berth_sys::nft::set::Element;
@@ -61,10 +62,11 @@ impl Portmap {
     }
 
     fn forward(&self, nft: &mut Nft, site: Site<'_>, result: &AddResult, elements: &Elements) -> Result<(), Error> {
-        if self.firewall(site.network, result).ensure(nft, site)? {
+        let bridge = self.bridge(result)?;
+        if self.firewall(site.network, result, bridge.as_deref()).ensure(nft, site)? {
             self.refill(nft, site)?;
         }
-        if let Some(bridge) = &self.bridge {
+        if let Some(bridge) = bridge {
             // So that the host reaches a pod from 127.0.0.1. The guard, which keeps pods from reaching back, stands now.
             Host::new(site).set(&format!("net/ipv4/conf/{bridge}/route_localnet"), "1")?;
         }
@@ -72,6 +74,16 @@ impl Portmap {
             Err(error) if is_taken(&error) => Err(Error::HostPort { port: taken(nft, site, elements)? }),
             other => Ok(other?),
         }
+    }
+
+    /// The bridge that the pods are on: that of the same list, or the one that a plugin of another program tells of.
+    fn bridge(&self, result: &AddResult) -> Result<Option<String>, Error> {
+        if self.bridge.is_some() {
+            return Ok(self.bridge.clone());
+        }
+        let Some(first) = result.interfaces.iter().find(|interface| interface.sandbox.is_empty()) else { return Ok(None) };
+        let link = Netlink::open()?.link(&first.name)?;
+        Ok(link.filter(|link| link.kind == "bridge").map(|link| link.name))
     }
 
     /// The table is new: what had stood in it for those who are attached already is put back.

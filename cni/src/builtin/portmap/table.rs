@@ -46,7 +46,7 @@ pub(super) fn map_of(pod: &IpAddr, one: bool) -> usize {
 
 impl Portmap {
     /// The table as it should be. `result` tells the subnets where the configuration does not.
-    pub(super) fn firewall(&self, network: &str, result: &AddResult) -> Firewall {
+    pub(super) fn firewall(&self, network: &str, result: &AddResult, bridge: Option<&str>) -> Firewall {
         let subnets = if self.subnets.is_empty() { result.subnets() } else { self.subnets.clone() };
         let base = |kind, hook, priority| Some(Base { kind, hook, priority });
         Firewall {
@@ -59,11 +59,11 @@ impl Portmap {
                 ("guard", base(ChainKind::Filter, Hook::PreRouting, PRIORITY_GUARD)),
             ],
             maps: MAPS.iter().map(|map| types(map)).collect(),
-            rules: self.rules(&subnets),
+            rules: self.rules(&subnets, bridge),
         }
     }
 
-    fn rules(&self, subnets: &[IpNetwork]) -> Vec<(&'static str, Rule)> {
+    fn rules(&self, subnets: &[IpNetwork], bridge: Option<&str>) -> Vec<(&'static str, Rule)> {
         let jump = || Expr::Verdict(Verdict::Jump("ports".to_owned()));
         let local = || destination_local().to_vec();
         let mut rules = vec![
@@ -86,8 +86,8 @@ impl Portmap {
                 rules.push(("postrouting", ending(exprs, Expr::Masquerade, "from the host's loopback")));
             }
         }
-        if let (Some(bridge), Some(loopback)) = (&self.bridge, loopback) {
-            let mut name = bridge.clone().into_bytes();
+        if let (Some(bridge), Some(loopback)) = (bridge, loopback) {
+            let mut name = bridge.as_bytes().to_vec();
             name.resize(nix::libc::IFNAMSIZ, 0);
             let mut exprs = vec![Expr::Meta(Meta::InputName, Register(0)), Expr::Equal(Register(0), name)];
             exprs.extend(destination_in(loopback));
