@@ -81,7 +81,9 @@ impl Portmap {
         if self.bridge.is_some() {
             return Ok(self.bridge.clone());
         }
-        let Some(first) = result.interfaces.iter().find(|interface| interface.sandbox.is_empty()) else { return Ok(None) };
+        let Some(first) = result.interfaces.iter().find(|interface| interface.sandbox.is_empty()) else {
+            return Ok(None);
+        };
         let link = Netlink::open()?.link(&first.name)?;
         Ok(link.filter(|link| link.kind == "bridge").map(|link| link.name))
     }
