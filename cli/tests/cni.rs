@@ -169,3 +169,82 @@ END
     );
     assert_eq!(told, "address 10.77.0.2\nneighbour served\nreserved 2\n");
 }
+
+/// Words for scripts: calls of plugins for one pod `p1`, with the result of the last ADD as the previous one.
+const CALLS: &str = r#"
+    ip netns add p1
+    export CNI_CONTAINERID=c1 CNI_NETNS=/run/netns/p1 CNI_IFNAME=eth0
+    bridge='{"cniVersion":"1.1.0","name":"pods","type":"bridge","bridge":"cni0","isDefaultGateway":true,"ipMasq":true,
+        "ipam":{"type":"host-local","ranges":[[{"subnet":"10.77.0.0/24"}],[{"subnet":"fd77::/64"}]]}}'
+    portmap='{"cniVersion":"1.1.0","name":"pods","type":"portmap",
+        "runtimeConfig":{"portMappings":[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]}}'
+    # with_result CONFIGURATION RESULT: the configuration with it as the previous result
+    with_result() { echo "${1%\}},\"prevResult\":$2}"; }
+    # call VERB CONFIGURATION
+    call() { CNI_COMMAND=$1 $BERTH cni <<<"$2"; }
+    "#;
+
+#[test]
+fn what_was_killed_at_any_step_is_collected() {
+    let machine = Machine::new();
+    let told = machine.run(&[CALLS, r#"
+        steps=sendto,sendmsg,write,rename,renameat,renameat2,mkdir,mkdirat,unlink,unlinkat,rmdir,openat,utimensat,setns,flock
+        # trace VERB CONFIGURATION: each step of it and how often it came so far, once standard input is read
+        trace() {
+            CNI_COMMAND=$1 strace -f -o $top/trace -e trace=read,$steps $BERTH cni <<<"$2" >$top/result
+            sed 's/^[0-9]* *//; s/(.*//' $top/trace | awk -v begun=0 '
+                /^[a-z0-9_]+$/ { count[$1]++; if (begun && $1 != "read") print $1, count[$1] }
+                $1 == "read" && count["read"] > 0 { begun = 1 }' | tail -n +1
+        }
+        # killed VERB CONFIGURATION STEP COUNT
+        killed() {
+            ! CNI_COMMAND=$1 strace -f -o $top/trace -e trace=$3 -e inject=$3:signal=KILL:when=$4 \
+                $BERTH cni <<<"$2" >/dev/null 2>$top/said || echo "$1 was not killed at $3 $4"
+        }
+        state() {
+            ls -A /var/lib/cni/networks/pods | grep -v -e '^last_reserved_ip' -e '^lock$' -e '^resting$' || true
+            find /run/berth/cni -path '*/results/*' -type f
+            ip -brief link | grep -o '^berth[^ @]*' || true
+            nft list ruleset | grep -e 'elements = ' || true
+        }
+        collect() { call GC "$portmap"; call GC "$bridge"; }
+        check() {
+            left=$(state)
+            [ -z "$left" ] || { echo "after $*: $left"; collect; }
+        }
+        # What the first call makes stays.
+        result=$(call ADD "$bridge"); call ADD "$(with_result "$portmap" "$result")" >/dev/null
+        call DEL "$(with_result "$portmap" "$result")"; call DEL "$(with_result "$bridge" "$result")"
+        check the first round
+        before=$(nft list ruleset | md5sum)
+        trace ADD "$bridge" >$top/add; result=$(cat $top/result)
+        mapped=$(with_result "$portmap" "$result")
+        trace ADD "$mapped" >$top/add-port
+        trace DEL "$mapped" >$top/del-port
+        trace DEL "$(with_result "$bridge" "$result")" >$top/del
+        while read step count; do
+            killed ADD "$bridge" $step $count; collect; check ADD $step $count
+        done <$top/add
+        while read step count; do
+            call ADD "$bridge" >/dev/null
+            killed ADD "$mapped" $step $count; collect; check ADD of a port $step $count
+        done <$top/add-port
+        while read step count; do
+            result=$(call ADD "$bridge"); call ADD "$(with_result "$portmap" "$result")" >/dev/null
+            killed DEL "$(with_result "$portmap" "$result")" $step $count; collect; check DEL of a port $step $count
+        done <$top/del-port
+        while read step count; do
+            result=$(call ADD "$bridge")
+            killed DEL "$(with_result "$bridge" "$result")" $step $count; collect; check DEL $step $count
+        done <$top/del
+        for file in add add-port del-port del; do
+            [ $(wc -l <$top/$file) -gt 8 ] || echo "$file has no steps: $(cat $top/$file)"
+        done
+        [ "$(nft list ruleset | md5sum)" = "$before" ] || nft list ruleset
+        # And it all works still.
+        result=$(call ADD "$bridge"); call CHECK "$(with_result "$bridge" "$result")"
+        call DEL "$(with_result "$bridge" "$result")"; check all
+        wc -l $top/add $top/add-port $top/del-port $top/del >&2
+        "#].concat());
+    assert_eq!(told, "");
+}

@@ -115,7 +115,8 @@ impl Rival {
     /// One with a bridge and addresses, and a port of the host if there is one.
     fn new(name: &str, number: u8, port: Option<u16>, is_ours: bool, [add, del]: [&'static str; 2]) -> Self {
         let state = tempfile::tempdir_in("/dev/shm").unwrap();
-        let list = json!({"cniVersion": "1.0.0", "name": name, "plugins": plugins(number, port.is_some(), state.path())});
+        let list =
+            json!({"cniVersion": "1.0.0", "name": name, "plugins": plugins(number, port.is_some(), state.path())});
         let dirs = Dirs { state: state.path().to_owned(), bin: vec![REFERENCE.into()] };
         let parse = if is_ours { Network::parse } else { Network::of_programs };
         let network = parse(list.to_string().as_bytes(), dirs).unwrap();
@@ -165,7 +166,13 @@ fn side_by_side(times: &mut Times) {
         Rival::new("ours", 70, None, true, ["add: berth", "del: berth"]),
         Rival::new("theirs", 71, None, false, ["add: reference", "del: reference"]),
         Rival::new("ours-port", 72, Some(8072), true, ["add, a host port: berth", "del, a host port: berth"]),
-        Rival::new("theirs-port", 73, Some(8073), false, ["add, a host port: reference", "del, a host port: reference"]),
+        Rival::new(
+            "theirs-port",
+            73,
+            Some(8073),
+            false,
+            ["add, a host port: reference", "del, a host port: reference"],
+        ),
     ];
     let mut bare = Bare::new();
     let mut pods = Vec::new();

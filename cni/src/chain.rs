@@ -2,11 +2,9 @@
 //! DEL, GC and removal go on after an error and tell the first.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
 
 use crate::attachment::{Attachment, Owner};
-use crate::builtin::bridge::{Bridge, Interfaces};
-use crate::builtin::ipam::host_local::Store;
+use crate::builtin::bridge::Interfaces;
 use crate::builtin::wishes::Wishes;
 use crate::builtin::{Plugin, loopback};
 use crate::cache::{Cache, Record};
@@ -40,18 +38,6 @@ impl<'a> Chain<'a> {
     fn call(&self, attachment: &'a Attachment) -> Result<Call<'a>, Error> {
         attachment.validate()?;
         Ok(Call::new(self.site(), attachment))
-    }
-
-    fn bridge(&self) -> Option<&'a Bridge> {
-        self.list.plugins.iter().find_map(|plugin| match plugin {
-            Plugin::Bridge(bridge) => Some(&**bridge),
-            _ => None,
-        })
-    }
-
-    /// The addresses that this network gives out itself.
-    fn store(&self) -> Option<Store> {
-        self.bridge()?.ipam.store(self.site())
     }
 
     /// ADD, behind plugins that gave this result.
@@ -121,17 +107,12 @@ impl<'a> Chain<'a> {
     }
 
     fn back(&self, call: &Call<'_>, result: Option<&AddResult>, interfaces: Interfaces) -> Result<(), Error> {
-        let addresses: Vec<IpAddr> = match (result, self.store()) {
-            (Some(result), _) => result.addresses().collect(),
-            (None, Some(store)) => store.of(&call.owner())?,
-            (None, None) => Vec::new(),
-        };
         let mut outcome = Ok(());
         for plugin in self.list.plugins.iter().rev() {
             let done = match plugin {
                 Plugin::Bridge(bridge) => bridge.del(call, result, interfaces),
                 Plugin::Loopback => Ok(()),
-                Plugin::Portmap(portmap) => portmap.del(call, &addresses, result.is_some()),
+                Plugin::Portmap(portmap) => portmap.del(call, result.is_some()),
                 Plugin::Ipam(ipam, _) => ipam.del(call, result),
                 Plugin::Foreign(foreign) => foreign.del(call, result),
             };
@@ -195,11 +176,7 @@ impl<'a> Chain<'a> {
                 Plugin::Bridge(bridge) => bridge.gc(site, valid),
                 Plugin::Ipam(ipam, _) => ipam.gc(site, valid),
                 Plugin::Foreign(foreign) => foreign.gc(site, &owners),
-                Plugin::Portmap(portmap) => match self.store() {
-                    // What leads to an address that nobody has any more.
-                    Some(store) => store.taken().and_then(|taken| portmap.gc(site, &taken)),
-                    None => Ok(()),
-                },
+                Plugin::Portmap(portmap) => portmap.gc(site, valid),
                 Plugin::Loopback => Ok(()),
             };
             outcome = outcome.and(done);

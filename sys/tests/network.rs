@@ -157,7 +157,11 @@ fn a_batch_is_made_whole_or_not_at_all() {
 
 fn element(port: u16) -> Element {
     let port = port.to_be_bytes();
-    Element { key: concat([&[6][..], &port]), value: Some(concat([&[10, 0, 0, 1][..], &port])) }
+    Element {
+        key: concat([&[6][..], &port]),
+        value: Some(concat([&[10, 0, 0, 1][..], &port])),
+        comment: "web".to_owned(),
+    }
 }
 
 fn skeleton(table: Table<'_>) -> Batch {

@@ -182,12 +182,19 @@ impl Batch {
 }
 
 /// A comment as nft keeps it: type 0, length, text with its zero byte.
-fn comment(text: &str) -> Vec<u8> {
+pub(super) fn comment(text: &str) -> Vec<u8> {
     let text = &text.as_bytes()[..text.len().min(COMMENT_BYTES_MAX)];
     let mut bytes = vec![0, text.len() as u8 + 1];
     bytes.extend(text);
     bytes.push(0);
     bytes
+}
+
+/// The text of a comment that nft keeps; `None` if it is something else.
+pub(super) fn comment_in(userdata: &[u8]) -> Option<String> {
+    let [0, length, text @ ..] = userdata else { return None };
+    let text = text.get(..usize::from(*length))?;
+    Some(String::from_utf8_lossy(text.strip_suffix(&[0]).unwrap_or(text)).into_owned())
 }
 
 fn write(item: &mut Attributes<'_>, expr: &Expr) {

@@ -1,6 +1,7 @@
 //! Sets and maps, and their elements.
 
 use super::batch::Batch;
+use super::rule::{comment, comment_in};
 use super::table::Table;
 use super::{header, kind};
 use crate::netlink::message::{Attributes, attribute};
@@ -22,6 +23,7 @@ pub(super) const LIST_ELEMENTS: u16 = 3;
 const LIST_ITEM: u16 = 1;
 const ELEMENT_KEY: u16 = 1;
 const ELEMENT_DATA: u16 = 2;
+const ELEMENT_USERDATA: u16 = 6;
 const DATA_VALUE: u16 = 1;
 const FLAG_MAP: u32 = 0x8;
 const FLAG_CONCAT: u32 = 0x80;
@@ -74,12 +76,15 @@ pub struct Element {
     pub key: Vec<u8>,
     /// The value, in a map.
     pub value: Option<Vec<u8>>,
+    /// What `nft list` shows beside it; may be empty.
+    pub comment: String,
 }
 
 impl Element {
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let data = |kind| attribute(bytes, kind).and_then(|data| attribute(data, DATA_VALUE)).map(<[u8]>::to_vec);
-        Some(Self { key: data(ELEMENT_KEY)?, value: data(ELEMENT_DATA) })
+        let comment = attribute(bytes, ELEMENT_USERDATA).and_then(comment_in).unwrap_or_default();
+        Some(Self { key: data(ELEMENT_KEY)?, value: data(ELEMENT_DATA), comment })
     }
 }
 
@@ -155,6 +160,9 @@ fn write(item: &mut Attributes<'_>, element: &Element) {
     item.nest(ELEMENT_KEY, |key| key.put(DATA_VALUE, &element.key));
     if let Some(value) = &element.value {
         item.nest(ELEMENT_DATA, |data| data.put(DATA_VALUE, value));
+    }
+    if !element.comment.is_empty() {
+        item.put(ELEMENT_USERDATA, &comment(&element.comment));
     }
 }
 

@@ -116,12 +116,4 @@ impl Ipam {
             _ => Vec::new(),
         }
     }
-
-    /// What remembers its addresses here.
-    pub(crate) fn store(&self, site: Site<'_>) -> Option<host_local::Store> {
-        match self {
-            Self::HostLocal(ipam) => Some(ipam.store(site)),
-            _ => None,
-        }
-    }
 }

@@ -30,12 +30,12 @@ impl Mapping {
         self.host_ip.filter(|host| !host.is_unspecified())
     }
 
-    /// The element of the map that leads to a pod.
-    pub(super) fn element(&self, pod: &IpAddr) -> Element {
+    /// The element of the map that leads to a pod, marked with its owner.
+    pub(super) fn element(&self, pod: &IpAddr, owner: &str) -> Element {
         let (host_port, pod_port) = (self.host_port.to_be_bytes(), self.pod_port.to_be_bytes());
         let mut key = self.one_address().map(|host| octets(&host)).unwrap_or_default();
         key.extend(concat([&[self.protocol][..], &host_port]));
-        Element { key, value: Some(concat([&octets(pod)[..], &pod_port])) }
+        Element { key, value: Some(concat([&octets(pod)[..], &pod_port])), comment: owner.to_owned() }
     }
 }
 
@@ -64,16 +64,6 @@ pub(super) fn parse(list: &Value) -> Result<Vec<Mapping>, Error> {
         mappings.push(Mapping { protocol, host_ip: fields.parsed("hostIP")?, host_port, pod_port });
     }
     Ok(mappings)
-}
-
-/// The pod's address in an element.
-pub(super) fn pod_address(map: &str, element: &Element) -> Option<IpAddr> {
-    let value = element.value.as_ref()?;
-    if map.ends_with('4') {
-        Some(IpAddr::from(<[u8; 4]>::try_from(value.get(..4)?).ok()?))
-    } else {
-        Some(IpAddr::from(<[u8; 16]>::try_from(value.get(..16)?).ok()?))
-    }
 }
 
 /// An element's key as people write it: its last eight bytes are protocol and port.
@@ -115,9 +105,9 @@ mod tests {
         ]);
         let mappings = parse(&list).unwrap();
         assert_eq!(mappings.len(), 2);
-        let element = mappings[1].element(&"10.1.0.2".parse().unwrap());
+        let element = mappings[1].element(&"10.1.0.2".parse().unwrap(), "berth0");
         assert_eq!(port_of(&element.key), "udp 10.0.0.1:53");
-        assert_eq!(pod_address("one4", &element), Some("10.1.0.2".parse().unwrap()));
+        assert_eq!(element.value.unwrap(), [10, 1, 0, 2, 20, 233, 0, 0]);
         let error = parse(&json!([{"hostPort": 70000, "containerPort": 1}])).unwrap_err();
         assert!(error.to_string().contains("runtimeConfig.portMappings[0].hostPort: 70000 is no port"), "{error}");
     }

@@ -5,7 +5,7 @@
 mod mapping;
 mod table;
 
-use std::net::IpAddr;
+use std::collections::HashSet;
 
 use berth_sys::netlink::Route as Netlink;
 use berth_sys::nft::Nft;
@@ -15,11 +15,11 @@ use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 use serde_json::{Map, Value};
 
-use self::mapping::{pod_address, port_of};
+use self::mapping::port_of;
 use self::table::{MAPS, map_of, table_name};
 use super::firewall;
 use crate::Error;
-use crate::attachment::Attachment;
+use crate::attachment::{Attachment, Owner};
 use crate::cache::Cache;
 use crate::call::Call;
 use crate::foreign::runtime_config;
@@ -101,13 +101,13 @@ impl Portmap {
         Ok(())
     }
 
-    /// DEL: takes away whatever leads to these addresses, which are this attachment's until they are released after this.
-    /// `complete` says that ADD came to its end with this attachment.
-    pub(crate) fn del(&self, call: &Call<'_>, addresses: &[IpAddr], complete: bool) -> Result<(), Error> {
+    /// DEL: takes away what is marked as this attachment's. `complete` says that ADD came to its end with it.
+    pub(crate) fn del(&self, call: &Call<'_>, complete: bool) -> Result<(), Error> {
         if complete && self.offered(call.attachment).is_none() {
             return Ok(());
         }
-        call.site.nft(|nft| delete_where(nft, call.site, &|address| addresses.contains(&address)))
+        let owner = call.owner().host_name();
+        call.site.nft(|nft| delete_where(nft, call.site, &|of| of == owner))
     }
 
     pub(crate) fn check(&self, call: &Call<'_>, result: &AddResult) -> Result<(), Error> {
@@ -124,9 +124,10 @@ impl Portmap {
         Ok(())
     }
 
-    /// Keeps only what leads to addresses that somebody has.
-    pub(crate) fn gc(&self, site: Site<'_>, taken: &[IpAddr]) -> Result<(), Error> {
-        site.nft(|nft| delete_where(nft, site, &|address| !taken.contains(&address)))
+    /// Keeps only what belongs to the valid.
+    pub(crate) fn gc(&self, site: Site<'_>, valid: &HashSet<Owner>) -> Result<(), Error> {
+        let names: HashSet<String> = valid.iter().map(Owner::host_name).collect();
+        site.nft(|nft| delete_where(nft, site, &|owner| !names.contains(owner)))
     }
 
     pub(crate) fn remove(&self, site: Site<'_>) -> Result<(), Error> {
@@ -142,10 +143,10 @@ impl Portmap {
     fn elements(&self, attachment: &Attachment, result: &AddResult) -> Result<Elements, Error> {
         let mut elements = MAPS.map(|map| (map, Vec::new()));
         let Some(list) = self.offered(attachment) else { return Ok(elements) };
-        let mappings = mapping::parse(&list)?;
+        let (mappings, owner) = (mapping::parse(&list)?, attachment.owner().host_name());
         for pod in result.addresses() {
             for mapping in mappings.iter().filter(|mapping| mapping.reaches(&pod)) {
-                elements[map_of(&pod, mapping.one_address().is_some())].1.push(mapping.element(&pod));
+                elements[map_of(&pod, mapping.one_address().is_some())].1.push(mapping.element(&pod, &owner));
             }
         }
         Ok(elements)
@@ -162,12 +163,12 @@ fn addition(site: Site<'_>, elements: &Elements) -> Batch {
     batch
 }
 
-fn delete_where(nft: &mut Nft, site: Site<'_>, stale: &dyn Fn(IpAddr) -> bool) -> Result<(), Error> {
+fn delete_where(nft: &mut Nft, site: Site<'_>, stale: &dyn Fn(&str) -> bool) -> Result<(), Error> {
     let name = table_name(site.network);
     let mut batch = Batch::new();
     for map in MAPS {
         let mut elements = nft.elements(firewall::table(&name), map)?;
-        elements.retain(|element| pod_address(map, element).is_some_and(stale));
+        elements.retain(|element| stale(&element.comment));
         batch.delete_elements(firewall::table(&name), map, &elements);
     }
     match nft.commit(batch) {
