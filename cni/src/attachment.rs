@@ -13,6 +13,9 @@ use crate::limits::CONTAINER_ID_BYTES_MAX;
 /// What the names of our interfaces on the host begin with; what follows is a hash.
 pub(crate) const HOST_NAME_PREFIX: &str = "berth";
 
+/// What the names of our ifbs begin with.
+pub(crate) const IFB_NAME_PREFIX: &str = "ifberth";
+
 /// One interface of one container in a network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -68,8 +71,17 @@ pub(crate) struct Owner {
 impl Owner {
     /// The name of the host's end of the interface: the same whenever it is asked for, different for every other owner.
     pub(crate) fn host_name(&self) -> String {
+        self.name(HOST_NAME_PREFIX)
+    }
+
+    /// The name of the link by which what the attachment sends is held back, in the same way.
+    pub(crate) fn ifb_name(&self) -> String {
+        self.name(IFB_NAME_PREFIX)
+    }
+
+    fn name(&self, prefix: &str) -> String {
         let digest = digest(format!("{}\n{}", self.container_id, self.ifname).as_bytes());
-        format!("{HOST_NAME_PREFIX}{}", &digest[..NAME_BYTES_MAX - HOST_NAME_PREFIX.len()])
+        format!("{prefix}{}", &digest[..NAME_BYTES_MAX - prefix.len()])
     }
 
     /// The name of the file of its cached result. A colon is in neither part.

@@ -69,6 +69,7 @@ impl<'a> Chain<'a> {
                 Plugin::Bridge(bridge) => bridge.add(call)?,
                 Plugin::Loopback => loopback::add(call, result)?,
                 Plugin::Portmap(portmap) => portmap.add(call, result)?,
+                Plugin::Bandwidth(bandwidth) => bandwidth.add(call, result)?,
                 Plugin::Ipam(ipam, object) => ipam.add(call, &Wishes::of(object, call)?)?,
                 Plugin::Foreign(foreign) => foreign.add(call, result.as_ref())?,
             };
@@ -113,6 +114,7 @@ impl<'a> Chain<'a> {
                 Plugin::Bridge(bridge) => bridge.del(call, result, interfaces),
                 Plugin::Loopback => Ok(()),
                 Plugin::Portmap(portmap) => portmap.del(call, result.is_some()),
+                Plugin::Bandwidth(bandwidth) => bandwidth.del(call, result.is_some()),
                 Plugin::Ipam(ipam, _) => ipam.del(call, result),
                 Plugin::Foreign(foreign) => foreign.del(call, result),
             };
@@ -142,6 +144,7 @@ impl<'a> Chain<'a> {
                 Plugin::Bridge(bridge) => bridge.check(&call, result),
                 Plugin::Loopback => loopback::check(&call),
                 Plugin::Portmap(portmap) => portmap.check(&call, result),
+                Plugin::Bandwidth(bandwidth) => bandwidth.check(&call),
                 Plugin::Ipam(ipam, _) => ipam.check(&call, result),
                 Plugin::Foreign(foreign) => foreign.check(&call, result),
             }?;
@@ -177,6 +180,7 @@ impl<'a> Chain<'a> {
                 Plugin::Ipam(ipam, _) => ipam.gc(site, valid),
                 Plugin::Foreign(foreign) => foreign.gc(site, &owners),
                 Plugin::Portmap(portmap) => portmap.gc(site, valid),
+                Plugin::Bandwidth(bandwidth) => bandwidth.gc(valid),
                 Plugin::Loopback => Ok(()),
             };
             outcome = outcome.and(done);
@@ -196,7 +200,7 @@ impl<'a> Chain<'a> {
                 Plugin::Bridge(bridge) => bridge.status(site).map_err(|error| unavailable(&error)),
                 Plugin::Ipam(ipam, _) => ipam.status(site).map_err(|error| unavailable(&error)),
                 Plugin::Foreign(foreign) => foreign.status(site),
-                Plugin::Loopback | Plugin::Portmap(_) => Ok(()),
+                Plugin::Loopback | Plugin::Portmap(_) | Plugin::Bandwidth(_) => Ok(()),
             }?;
         }
         Ok(())
@@ -214,7 +218,7 @@ impl<'a> Chain<'a> {
                 Plugin::Bridge(bridge) => bridge.remove(self.site()),
                 Plugin::Portmap(portmap) => portmap.remove(self.site()),
                 Plugin::Ipam(ipam, _) => ipam.remove(self.site()),
-                Plugin::Loopback | Plugin::Foreign(_) => Ok(()),
+                Plugin::Loopback | Plugin::Bandwidth(_) | Plugin::Foreign(_) => Ok(()),
             }?;
         }
         host.restore()?;

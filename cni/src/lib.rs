@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `list` | configuration lists |
 //! | `chain` | the verbs over a list; taking back what failed |
-//! | `builtin` | bridge, host-local, static, portmap, loopback |
+//! | `builtin` | bridge, host-local, static, portmap, bandwidth, loopback |
 //! | `foreign` | plugins that are programs |
 //! | [`plugin`] | the built-in ones as such programs, for others |
 //! | `cache`, `host` | what must be remembered: results; what was changed on the host |
@@ -98,7 +98,8 @@ impl Network {
         })
     }
 
-    /// The list of the built-in network: bridge with host-local addresses and masquerade, portmap, loopback.
+    /// The list of the built-in network: bridge with host-local addresses and masquerade, loopback, portmap,
+    /// bandwidth.
     pub fn builtin(
         name: &str,
         bridge: &str,

@@ -122,6 +122,7 @@ pub(crate) fn builtin(name: &str, bridge: &str, ranges: &[IpNetwork], mtu: Optio
             },
             {"type": "loopback"},
             {"type": "portmap", "capabilities": {"portMappings": true}},
+            {"type": "bandwidth", "capabilities": {"bandwidth": true}},
         ],
     })
 }

@@ -1,16 +1,20 @@
 //! What a pod network does, whoever does it: the same for the plugins that are built in and for the reference plugins,
 //! which are programs (Debian's containernetworking-plugins). Needs root.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod harness;
 
-use std::net::{IpAddr, SocketAddr};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use berth_cni::{Dirs, Error, Network};
 use berth_sys::netlink::Changes;
-use harness::{Host, Netns, Pod, attachment, eventually, join, talk};
+use harness::{Host, Netns, PATIENCE, Pod, attachment, eventually, join, talk};
 use serde_json::{Value, json};
 
 /// Where Debian has the reference plugins.
@@ -69,6 +73,7 @@ for_both! {
     what_the_attachment_wants_it_gets
     fixed_addresses_are_given
     a_full_range_refuses
+    a_limit_of_the_rate_holds_both_ways
 }
 
 fn at(ip: &str, port: u16) -> SocketAddr {
@@ -219,4 +224,78 @@ fn a_full_range_refuses(plugins: Plugins) {
     assert!(error.to_string().contains("10.77.0.0/30") || error.to_string().contains("10.77.0.1-"), "{error}");
     assert_eq!((host.reserved().len(), host.results().len()), (1, 1));
     assert_eq!(netns.route().link("eth0").unwrap(), None);
+}
+
+/// How long it takes until a listener there has got so many bytes from here.
+fn transfer(from: &Netns, to: &Netns, target: SocketAddr, bytes: usize) -> Duration {
+    let listener = to.run(|| TcpListener::bind(target)).unwrap();
+    thread::scope(|scope| {
+        let server = scope.spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            let (begin, mut got, mut buffer) = (Instant::now(), 0, vec![0; 64 * 1024]);
+            while got < bytes {
+                match stream.read(&mut buffer).unwrap() {
+                    0 => panic!("{got} of {bytes} bytes"),
+                    count => got += count,
+                }
+            }
+            begin.elapsed()
+        });
+        let mut stream = from.run(|| TcpStream::connect(target)).unwrap();
+        stream.write_all(&vec![7; bytes]).unwrap();
+        server.join().unwrap()
+    })
+}
+
+fn a_limit_of_the_rate_holds_both_ways(plugins: Plugins) {
+    const BYTES_PER_SECOND: u32 = 2_000_000;
+    const BURST_BYTES: u32 = 100_000;
+    const BYTES: u32 = 1_500_000;
+    let host = Host::new();
+    // Apart from the others: the reference's (1.1.1) falls over in CHECK if there is no limit.
+    let network = plugins.list(&host, json!([
+        {"type": "bridge", "bridge": "berth0", "isGateway": true, "ipam": {"type": "host-local",
+            "dataDir": host.state.path().join("networks").to_str().unwrap(),
+            "ranges": [[{"subnet": "10.77.0.0/24"}], [{"subnet": "fd77::/64"}]]}},
+        {"type": "bandwidth", "capabilities": {"bandwidth": true}},
+    ]));
+    let limits = json!({"ingressRate": BYTES_PER_SECOND * 8, "ingressBurst": BURST_BYTES * 8,
+        "egressRate": BYTES_PER_SECOND * 8, "egressBurst": BURST_BYTES * 8});
+    let pod = pod_with(&host, &network, "slow", "bandwidth", limits).unwrap();
+    let free = pod_with(&host, &network, "free", "bandwidth", json!({})).unwrap();
+    if plugins == Plugins::BuiltIn {
+        host.netns.run(|| network.check(&pod.attachment)).unwrap();
+    }
+    // A busy machine makes it slower, and nothing makes it faster.
+    let least = Duration::from_secs_f64(f64::from(BYTES - BURST_BYTES) / f64::from(BYTES_PER_SECOND)).mul_f64(0.8);
+    for version in [0, 1] {
+        let (here, there) = (SocketAddr::new(pod.ip(version), 8000), SocketAddr::new(free.ip(version), 8000));
+        let received = transfer(&free.netns, &pod.netns, here, BYTES as usize);
+        let sent = transfer(&pod.netns, &free.netns, there, BYTES as usize);
+        assert!(received > least && sent > least, "{received:?} and {sent:?} are below {least:?}");
+    }
+    let links = |kind: &str| host.netns.route().links_of(kind).unwrap().len();
+    assert_eq!(links("ifb"), 1);
+    let shown = disciplines(&host);
+    assert_eq!(shown, [BYTES_PER_SECOND; 2], "both stand where tc shows them");
+    if plugins == Plugins::BuiltIn {
+        let stays = ("slow".to_owned(), "eth0".to_owned());
+        host.netns.run(|| network.gc(&[stays])).unwrap();
+        host.netns.run(|| network.check(&pod.attachment)).unwrap();
+        // As if ADD had been killed before it wrote the result.
+        std::fs::remove_file(host.state.path().join("results/pods/slow:eth0.json")).unwrap();
+        host.netns.run(|| network.gc(&[])).unwrap();
+    } else {
+        host.netns.run(|| network.detach(&pod.attachment)).unwrap();
+    }
+    assert_eq!(links("ifb"), 0);
+}
+
+/// The rates of all tbf, in bytes in a second, as tc-tbf(8) tells them.
+fn disciplines(host: &Host) -> Vec<u32> {
+    let output = host.netns.run(|| Command::new("tc").args(["-j", "qdisc", "show"]).output()).unwrap();
+    let shown: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let rates = shown.iter().filter(|one| one["kind"] == "tbf").map(|one| one["options"]["rate"].as_u64().unwrap());
+    rates.map(|rate| u32::try_from(rate).unwrap()).collect()
 }

@@ -5,8 +5,10 @@
 //! | [`bridge`] | interface, address, routes, masquerade ([`masquerade`]) |
 //! | [`ipam`] | addresses, for `bridge` |
 //! | [`portmap`] | ports of the host that lead to the pod |
+//! | [`bandwidth`] | how fast the pod may receive and send |
 //! | [`loopback`] | `lo` |
 
+pub(crate) mod bandwidth;
 pub(crate) mod bridge;
 pub(crate) mod firewall;
 pub(crate) mod ipam;
@@ -15,6 +17,7 @@ pub(crate) mod masquerade;
 pub(crate) mod portmap;
 pub(crate) mod wishes;
 
+use bandwidth::Bandwidth;
 use bridge::Bridge;
 use ipam::Ipam;
 use portmap::Portmap;
@@ -30,6 +33,7 @@ pub(crate) enum Plugin {
     Bridge(Box<Bridge>),
     Loopback,
     Portmap(Portmap),
+    Bandwidth(Bandwidth),
     /// Addresses alone, and the object of the plugin that they are for: no list has it, but a plugin's program can be it.
     Ipam(Ipam, Map<String, Value>),
     Foreign(Foreign),
@@ -49,6 +53,7 @@ impl Plugin {
                 let subnets = bridge.map(|bridge| bridge.ipam.subnets()).unwrap_or_default();
                 Ok(Self::Portmap(Portmap::parse(fields, bridge.map(|bridge| bridge.name.clone()), subnets)?))
             }
+            "bandwidth" => Ok(Self::Bandwidth(Bandwidth::parse(fields)?)),
             _ => Self::foreign(fields, before),
         }
     }

@@ -77,15 +77,15 @@ impl<'a> Fields<'a> {
     }
 
     /// A number that is not negative.
+    pub(crate) fn big_number(&self, field: &str) -> Result<Option<u64>, Error> {
+        let Some(value) = self.get(field) else { return Ok(None) };
+        value.as_u64().map(Some).ok_or_else(|| wrong(self.path(field), "a whole number", value))
+    }
+
+    /// As [`Self::big_number`], below 2^32.
     pub(crate) fn number(&self, field: &str) -> Result<Option<u32>, Error> {
-        match self.get(field) {
-            None => Ok(None),
-            Some(value) => value
-                .as_u64()
-                .and_then(|number| u32::try_from(number).ok())
-                .map(Some)
-                .ok_or_else(|| wrong(self.path(field), "a whole number", value)),
-        }
+        let Some(number) = self.big_number(field)? else { return Ok(None) };
+        u32::try_from(number).map(Some).map_err(|_| self.error(field, format!("{number} is too large")))
     }
 
     /// An object.

@@ -49,6 +49,8 @@ pub struct Link {
     pub up: bool,
     /// The bridge that it is a port of.
     pub master: Option<u32>,
+    /// The number of the other end of a veth pair, in the other end's network namespace.
+    pub peer: Option<u32>,
     /// Whether, as a port of a bridge, it gets back what it sent itself.
     pub hairpin: bool,
 }
@@ -88,6 +90,15 @@ impl Changes {
             message.fixed(&fixed(0, libc::IFF_UP as u32));
             names(message, bridge.name, bridge.mac, bridge.mtu);
             message.nest(libc::IFLA_LINKINFO, |info| info.put_str(libc::IFLA_INFO_KIND, "bridge"));
+        });
+    }
+
+    /// Makes an ifb, by which others redirect what they receive, and sets it up; refused with `EEXIST` if the name is taken.
+    pub fn create_ifb(&mut self, name: &str, mtu: u32) {
+        self.messages.push(format!("create ifb {name}"), libc::RTM_NEWLINK, NEW, |message| {
+            message.fixed(&fixed(0, libc::IFF_UP as u32));
+            names(message, name, None, Some(mtu));
+            message.nest(libc::IFLA_LINKINFO, |info| info.put_str(libc::IFLA_INFO_KIND, "ifb"));
         });
     }
 
@@ -157,17 +168,37 @@ impl Route {
         if name.is_empty() || name.len() > NAME_BYTES_MAX {
             return Ok(None);
         }
-        let mut request = Messages::new();
-        request.push(format!("read link {name}"), libc::RTM_GETLINK, CHANGE, |message| {
+        self.one(format!("read link {name}"), |message| {
             message.fixed(&fixed(0, 0));
             message.put_str(libc::IFLA_IFNAME, name);
-        });
+        })
+    }
+
+    /// The link of this number, if there is one.
+    pub fn link_at(&mut self, index: u32) -> Result<Option<Link>, Error> {
+        self.one(format!("read link {index}"), |message| message.fixed(&fixed(index, 0)))
+    }
+
+    fn one(&mut self, what: String, build: impl FnOnce(&mut Attributes<'_>)) -> Result<Option<Link>, Error> {
+        let mut request = Messages::new();
+        request.push(what, libc::RTM_GETLINK, CHANGE, build);
         let mut found = None;
         match self.socket.answers(&mut request, |message| found = parse(message.body)) {
             Err(error) if error.errno() == Some(nix::errno::Errno::ENODEV) => Ok(None),
             Err(error) => Err(error),
             Ok(()) => Ok(found),
         }
+    }
+
+    /// The links of a kind, such as `ifb`.
+    pub fn links_of(&mut self, kind: &str) -> Result<Vec<Link>, Error> {
+        let mut request = Messages::new();
+        let flags = libc::NLM_F_REQUEST | libc::NLM_F_DUMP;
+        request.push(format!("read the links of kind {kind}"), libc::RTM_GETLINK, flags, |message| {
+            message.fixed(&fixed(0, 0));
+            message.nest(libc::IFLA_LINKINFO, |info| info.put_str(libc::IFLA_INFO_KIND, kind));
+        });
+        self.socket.dump(&mut request, |message| parse(message.body).filter(|link| link.kind == kind))
     }
 
     /// The ports of a bridge.
@@ -212,6 +243,7 @@ fn parse(body: &[u8]) -> Option<Link> {
         mtu: number(libc::IFLA_MTU).unwrap_or(0),
         up: u32_at(body, 8)? & libc::IFF_UP as u32 != 0,
         master: number(libc::IFLA_MASTER),
+        peer: number(libc::IFLA_LINK),
         hairpin: info
             .and_then(|info| attribute(attribute(info, INFO_SLAVE_DATA)?, BRIDGE_PORT_HAIRPIN))
             .is_some_and(|value| value == [1]),

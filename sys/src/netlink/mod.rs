@@ -7,6 +7,7 @@
 //! | [`link`] | bridges, veth pairs, what a link is |
 //! | [`addr`] | addresses of links |
 //! | [`route`] | routes |
+//! | [`tc`] | how fast links may send |
 //!
 //! Changes are gathered in [`Changes`] and applied in one call of the kernel each; they are not atomic: the first one
 //! that is refused is the error, and the caller takes back what it made.
@@ -16,6 +17,7 @@ pub mod link;
 pub mod message;
 pub mod route;
 pub mod socket;
+pub mod tc;
 
 use std::io;
 

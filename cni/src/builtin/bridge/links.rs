@@ -126,7 +126,7 @@ pub(super) fn silence(call: &Call<'_>, result: &AddResult) {
 }
 
 /// Deletes links; those that are gone are deleted.
-pub(super) fn delete(netlink: &mut Netlink, names: &[String]) -> Result<(), netlink::Error> {
+pub(crate) fn delete(netlink: &mut Netlink, names: &[String]) -> Result<(), netlink::Error> {
     for name in names {
         let mut changes = Changes::new();
         changes.delete_link(name);

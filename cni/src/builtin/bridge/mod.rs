@@ -31,6 +31,7 @@ use crate::site::Site;
 use crate::spec::result::{AddResult, Interface, Route};
 
 pub(crate) use self::config::Bridge;
+pub(crate) use self::links::delete as delete_links;
 
 /// Whether DEL waits for the kernel to take an interface apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
