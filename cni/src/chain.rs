@@ -113,7 +113,7 @@ impl<'a> Chain<'a> {
             let done = match plugin {
                 Plugin::Bridge(bridge) => bridge.del(call, result, interfaces),
                 Plugin::Loopback => Ok(()),
-                Plugin::Portmap(portmap) => portmap.del(call, result.is_some()),
+                Plugin::Portmap(portmap) => portmap.del(call, result),
                 Plugin::Bandwidth(bandwidth) => bandwidth.del(call, result.is_some()),
                 Plugin::Ipam(ipam, _) => ipam.del(call, result),
                 Plugin::Foreign(foreign) => foreign.del(call, result),

@@ -6,9 +6,11 @@
 mod harness;
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -74,6 +76,7 @@ for_both! {
     fixed_addresses_are_given
     a_full_range_refuses
     a_limit_of_the_rate_holds_both_ways
+    a_stream_of_udp_follows_its_port
 }
 
 fn at(ip: &str, port: u16) -> SocketAddr {
@@ -254,12 +257,15 @@ fn a_limit_of_the_rate_holds_both_ways(plugins: Plugins) {
     const BYTES: u32 = 1_500_000;
     let host = Host::new();
     // Apart from the others: the reference's (1.1.1) falls over in CHECK if there is no limit.
-    let network = plugins.list(&host, json!([
-        {"type": "bridge", "bridge": "berth0", "isGateway": true, "ipam": {"type": "host-local",
-            "dataDir": host.state.path().join("networks").to_str().unwrap(),
-            "ranges": [[{"subnet": "10.77.0.0/24"}], [{"subnet": "fd77::/64"}]]}},
-        {"type": "bandwidth", "capabilities": {"bandwidth": true}},
-    ]));
+    let network = plugins.list(
+        &host,
+        json!([
+            {"type": "bridge", "bridge": "berth0", "isGateway": true, "ipam": {"type": "host-local",
+                "dataDir": host.state.path().join("networks").to_str().unwrap(),
+                "ranges": [[{"subnet": "10.77.0.0/24"}], [{"subnet": "fd77::/64"}]]}},
+            {"type": "bandwidth", "capabilities": {"bandwidth": true}},
+        ]),
+    );
     let limits = json!({"ingressRate": BYTES_PER_SECOND * 8, "ingressBurst": BURST_BYTES * 8,
         "egressRate": BYTES_PER_SECOND * 8, "egressBurst": BURST_BYTES * 8});
     let pod = pod_with(&host, &network, "slow", "bandwidth", limits).unwrap();
@@ -298,4 +304,65 @@ fn disciplines(host: &Host) -> Vec<u32> {
     let shown: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
     let rates = shown.iter().filter(|one| one["kind"] == "tbf").map(|one| one["options"]["rate"].as_u64().unwrap());
     rates.map(|rate| u32::try_from(rate).unwrap()).collect()
+}
+
+/// A socket in a namespace that answers whatever it is told with its name, until it is dropped.
+struct Echo(Arc<AtomicBool>, Option<thread::JoinHandle<()>>);
+
+impl Echo {
+    fn new(netns: &Netns, at: SocketAddr, name: &'static str) -> Self {
+        let socket = netns.run(|| UdpSocket::bind(at)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        let ends = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&ends);
+        let thread = thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                if let Ok((_, from)) = socket.recv_from(&mut [0; 64]) {
+                    socket.send_to(name.as_bytes(), from).unwrap();
+                }
+            }
+        });
+        Self(ends, Some(thread))
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+        self.1.take().unwrap().join().unwrap();
+    }
+}
+
+fn a_stream_of_udp_follows_its_port(plugins: Plugins) {
+    let (host, outside) = (Host::new(), Netns::new());
+    join(&host.netns, "up0", &["192.0.2.1/24"], &outside, "up0", &["192.0.2.9/24"]);
+    let network = plugins.network(&host);
+    let ports = json!([{"hostPort": 8053, "containerPort": 53, "protocol": "udp"}]);
+    // One and the same socket sends all the time, as a resolver or a phone does.
+    let client = outside.run(|| UdpSocket::bind("192.0.2.9:5000")).unwrap();
+    client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let hears = |wanted: &str| {
+        eventually(|| {
+            let mut buffer = [0; 64];
+            client.send_to(b"?", "192.0.2.1:8053").map_err(|error| error.to_string())?;
+            let count = client.recv(&mut buffer).map_err(|error| error.to_string())?;
+            let heard = String::from_utf8_lossy(&buffer[..count]).into_owned();
+            if heard == wanted { Ok(()) } else { Err(heard) }
+        });
+    };
+    let _warm = host.pod(&network, "warm");
+    let _on_the_host = Echo::new(&host.netns, at("192.0.2.1", 8053), "host");
+    hears("host");
+    let first = pod_with(&host, &network, "first", "portMappings", ports.clone()).unwrap();
+    let echo = Echo::new(&first.netns, SocketAddr::new(first.ip(0), 53), "first");
+    hears("first");
+    host.netns.run(|| network.detach(&first.attachment)).unwrap();
+    if plugins == Plugins::BuiltIn {
+        // The reference (1.1.1) lets a stream go on to a pod that is gone.
+        hears("host");
+    }
+    drop(echo);
+    let second = pod_with(&host, &network, "second", "portMappings", ports).unwrap();
+    let _echo = Echo::new(&second.netns, SocketAddr::new(second.ip(0), 53), "second");
+    hears("second");
 }

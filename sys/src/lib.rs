@@ -16,6 +16,7 @@
 //! | [`namespace`] | namespaces made, pinned, opened, entered |
 //! | [`netlink`] | links, addresses and routes by netlink |
 //! | [`nft`] | nftables by netlink, as atomic batches |
+//! | [`conntrack`] | forgetting connections that go a wrong way |
 //! | [`presence`] | files that tell whether their owner lives |
 //! | [`overlay`] | overlay mounts of any length |
 //! | [`proc`] | what `/proc` tells about one process |
@@ -37,6 +38,7 @@
 pub mod beneath;
 pub mod caps;
 pub mod cgroup;
+pub mod conntrack;
 pub mod copy_tree;
 pub mod daemon;
 pub mod epoll;

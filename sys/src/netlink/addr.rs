@@ -71,7 +71,7 @@ pub(super) fn family(address: &IpAddr) -> u8 {
 }
 
 /// An address as the kernel takes it.
-pub(super) fn octets(address: &IpAddr) -> Vec<u8> {
+pub(crate) fn octets(address: &IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),

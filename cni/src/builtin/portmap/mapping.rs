@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use berth_sys::conntrack::Which;
 use berth_sys::nft::set::{Element, concat};
 use nix::libc::{IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP};
 use serde_json::Value;
@@ -28,6 +29,23 @@ impl Mapping {
     /// The only address of the host that counts; `None` if all do.
     pub(super) fn one_address(&self) -> Option<IpAddr> {
         self.host_ip.filter(|host| !host.is_unspecified())
+    }
+
+    /// The connections that were begun before it and would go the old way for ever, if its protocol has any: those to a
+    /// port of the host, on the side of a pod's IP version.
+    pub(super) fn older(&self, pod: &IpAddr) -> Option<Which> {
+        let any = if pod.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
+        let address = self.one_address().unwrap_or(any);
+        self.is_endless().then_some(Which::BegunTo { address, port: self.host_port })
+    }
+
+    /// The connections that it sent to a pod, if its protocol has any that do not end.
+    pub(super) fn led(&self, pod: IpAddr) -> Option<Which> {
+        self.is_endless().then_some(Which::AnsweredFrom { address: pod, port: self.pod_port })
+    }
+
+    fn is_endless(&self) -> bool {
+        i32::from(self.protocol) == IPPROTO_UDP
     }
 
     /// The element of the map that leads to a pod, marked with its owner.

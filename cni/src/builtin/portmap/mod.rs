@@ -6,16 +6,19 @@ mod mapping;
 mod table;
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 
+use berth_sys::conntrack::{Conntrack, Which};
 use berth_sys::netlink::Route as Netlink;
 use berth_sys::nft::Nft;
 use berth_sys::nft::batch::Batch;
 use berth_sys::nft::set::Element;
 use ipnetwork::IpNetwork;
 use nix::errno::Errno;
+use nix::libc::IPPROTO_UDP;
 use serde_json::{Map, Value};
 
-use self::mapping::port_of;
+use self::mapping::{Mapping, port_of};
 use self::table::{MAPS, map_of, table_name};
 use super::firewall;
 use crate::Error;
@@ -57,6 +60,7 @@ impl Portmap {
         let elements = self.elements(call.attachment, &result)?;
         if elements.iter().any(|(_, elements)| !elements.is_empty()) {
             call.site.nft(|nft| self.forward(nft, call.site, &result, &elements))?;
+            forget(self.pairs(call.attachment, &result)?.iter().filter_map(|(mapping, pod)| mapping.older(pod)))?;
         }
         Ok(result)
     }
@@ -101,13 +105,15 @@ impl Portmap {
         Ok(())
     }
 
-    /// DEL: takes away what is marked as this attachment's. `complete` says that ADD came to its end with it.
-    pub(crate) fn del(&self, call: &Call<'_>, complete: bool) -> Result<(), Error> {
-        if complete && self.offered(call.attachment).is_none() {
+    /// DEL: takes away what is marked as this attachment's. `result` is what ADD gave, if it came to its end.
+    pub(crate) fn del(&self, call: &Call<'_>, result: Option<&AddResult>) -> Result<(), Error> {
+        if result.is_some() && self.offered(call.attachment).is_none() {
             return Ok(());
         }
         let owner = call.owner().host_name();
-        call.site.nft(|nft| delete_where(nft, call.site, &|of| of == owner))
+        call.site.nft(|nft| delete_where(nft, call.site, &|of| of == owner))?;
+        let Some(result) = result else { return Ok(()) };
+        forget(self.pairs(call.attachment, result)?.iter().filter_map(|(mapping, pod)| mapping.led(*pod)))
     }
 
     pub(crate) fn check(&self, call: &Call<'_>, result: &AddResult) -> Result<(), Error> {
@@ -142,15 +148,35 @@ impl Portmap {
     /// The elements that an attachment needs.
     fn elements(&self, attachment: &Attachment, result: &AddResult) -> Result<Elements, Error> {
         let mut elements = MAPS.map(|map| (map, Vec::new()));
-        let Some(list) = self.offered(attachment) else { return Ok(elements) };
-        let (mappings, owner) = (mapping::parse(&list)?, attachment.owner().host_name());
-        for pod in result.addresses() {
-            for mapping in mappings.iter().filter(|mapping| mapping.reaches(&pod)) {
-                elements[map_of(&pod, mapping.one_address().is_some())].1.push(mapping.element(&pod, &owner));
-            }
+        let owner = attachment.owner().host_name();
+        for (mapping, pod) in self.pairs(attachment, result)? {
+            elements[map_of(&pod, mapping.one_address().is_some())].1.push(mapping.element(&pod, &owner));
         }
         Ok(elements)
     }
+
+    /// Each mapping with each address of the pod that it applies to.
+    fn pairs(&self, attachment: &Attachment, result: &AddResult) -> Result<Vec<(Mapping, IpAddr)>, Error> {
+        let Some(list) = self.offered(attachment) else { return Ok(Vec::new()) };
+        let mut pairs = Vec::new();
+        for mapping in mapping::parse(&list)? {
+            pairs.extend(result.addresses().filter(|pod| mapping.reaches(pod)).map(|pod| (mapping.clone(), pod)));
+        }
+        Ok(pairs)
+    }
+}
+
+/// Lets the kernel forget connections of UDP; the next packet of each begins a new one.
+fn forget(connections: impl Iterator<Item = Which>) -> Result<(), Error> {
+    let mut conntrack = None;
+    for which in connections {
+        let open = match conntrack.take() {
+            Some(open) => open,
+            None => Conntrack::open()?,
+        };
+        conntrack.insert(open).forget(IPPROTO_UDP as u8, which)?;
+    }
+    Ok(())
 }
 
 /// A transaction that adds elements.
