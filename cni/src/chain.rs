@@ -35,7 +35,7 @@ impl<'a> Chain<'a> {
         Host::new(self.site())
     }
 
-    fn call(&self, attachment: &'a Attachment) -> Result<Call<'a>, Error> {
+    pub(crate) fn call(&self, attachment: &'a Attachment) -> Result<Call<'a>, Error> {
         attachment.validate()?;
         Ok(Call::new(self.site(), attachment))
     }
@@ -49,8 +49,9 @@ impl<'a> Chain<'a> {
             let Owner { container_id, ifname } = owner;
             return Err(Error::Attached { network: self.list.name.clone(), container_id, ifname });
         }
-        // Without its namespace nothing is begun, so nothing is to be taken back.
+        // Without its namespace nothing is begun, so nothing is to be taken back; nor if it wants what makes no sense.
         call.netns()?;
+        self.understand(&call, previous.as_ref())?;
         let result = self.forth(&call, previous).and_then(|result| {
             cache.write(&Record { attachment: attachment.clone(), result: result.clone() })?;
             Ok(result)
@@ -60,6 +61,12 @@ impl<'a> Chain<'a> {
             let _ = self.back(&call, None, Interfaces::Delete);
         }
         result
+    }
+
+    /// Refuses what an attachment wants if that makes no sense.
+    pub(crate) fn understand(&self, call: &Call<'_>, previous: Option<&AddResult>) -> Result<(), Error> {
+        let none = AddResult::default();
+        self.list.plugins.iter().try_for_each(|plugin| plugin.understands(call, previous.unwrap_or(&none)))
     }
 
     fn forth(&self, call: &Call<'_>, previous: Option<AddResult>) -> Result<AddResult, Error> {

@@ -19,7 +19,7 @@ use crate::call::Call;
 use crate::limits::{PLUGIN_OUTPUT_BYTES_MAX, PLUGIN_RUN_MAX, PLUGIN_STDERR_BYTES_MAX};
 use crate::site::Site;
 use crate::spec::fields::Fields;
-use crate::spec::result::{AddResult, versioned};
+use crate::spec::result::AddResult;
 use crate::{Dirs, Error};
 
 /// The first version that knows GC and STATUS.
@@ -102,7 +102,7 @@ impl Foreign {
             config.insert("runtimeConfig".to_owned(), Value::Object(offered));
         }
         if let Some(previous) = previous {
-            config.insert("prevResult".to_owned(), versioned(previous, call.site.version)?);
+            config.insert("prevResult".to_owned(), previous.in_version(call.site.version)?);
         }
         let args = call.attachment.args.iter().map(|(key, value)| format!("{key}={value}"));
         let environment = [

@@ -24,7 +24,7 @@ use crate::list::List;
 use crate::site::NftSockets;
 use crate::spec::VERSIONS;
 use crate::spec::fields::Fields;
-use crate::spec::result::{AddResult, versioned};
+use crate::spec::result::AddResult;
 use crate::{Attachment, Dirs, Error};
 
 /// The plugins that there are, as they are called in a plugin folder.
@@ -64,6 +64,22 @@ pub fn main(name: Option<&str>) -> ExitCode {
         Ok(()) => code,
         Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// Whether a plugin's program would take this configuration, with what it wants for one attachment. The error names the
+/// field. Nothing is looked at nor changed.
+pub fn check(name: Option<&str>, config: &[u8]) -> Result<(), Error> {
+    let nothing = Environment { variable: &|_| None };
+    let plugin = Plugin::new(name, &nothing, parse(config)?)?;
+    let attachment = Attachment {
+        container_id: "any".to_owned(),
+        netns: PathBuf::new(),
+        ifname: "eth0".to_owned(),
+        args: Vec::new(),
+        runtime_config: plugin.runtime_config.clone(),
+    };
+    let chain = plugin.chain();
+    chain.understand(&chain.call(&attachment)?, plugin.previous.as_ref())
 }
 
 /// What a call is answered with: a result or nothing.
@@ -198,7 +214,7 @@ impl Plugin {
 
     fn add(&self, attachment: &Attachment) -> Result<Value, Error> {
         let result = self.chain().add(attachment, self.previous.clone())?;
-        versioned(&result, &self.list.version)
+        result.in_version(&self.list.version)
     }
 
     fn del(&self, attachment: &Attachment) -> Result<(), Error> {

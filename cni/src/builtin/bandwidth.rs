@@ -42,7 +42,7 @@ pub(crate) struct Bandwidth {
 
 /// The limits of one attachment, as seen by the pod.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Limits {
+pub(super) struct Limits {
     received: Option<Limit>,
     sent: Option<Limit>,
 }
@@ -58,7 +58,8 @@ impl Bandwidth {
         Ok(Self { config: fields.map().clone(), limits: Limits::parse(fields)? })
     }
 
-    fn limits(&self, call: &Call<'_>) -> Result<Limits, Error> {
+    /// What an attachment is limited to.
+    pub(super) fn limits(&self, call: &Call<'_>) -> Result<Limits, Error> {
         match runtime_config(&self.config, &call.attachment.runtime_config).get("bandwidth") {
             None | Some(Value::Null) => Ok(self.limits),
             Some(value) => Limits::parse(&Fields::at("runtimeConfig.bandwidth".to_owned(), value)?),

@@ -22,10 +22,13 @@ use bridge::Bridge;
 use ipam::Ipam;
 use portmap::Portmap;
 use serde_json::{Map, Value};
+use wishes::Wishes;
 
 use crate::Error;
+use crate::call::Call;
 use crate::foreign::Foreign;
 use crate::spec::fields::Fields;
+use crate::spec::result::AddResult;
 
 /// A plugin and its configuration.
 #[derive(Debug, Clone)]
@@ -61,5 +64,17 @@ impl Plugin {
     /// Parses one plugin object as that of a program.
     pub(crate) fn foreign(fields: &Fields<'_>, _: &[Plugin]) -> Result<Self, Error> {
         Ok(Self::Foreign(Foreign::parse(fields.required("type")?, &fields.path("type"), fields)?))
+    }
+
+    /// Refuses what an attachment wants if that makes no sense, before anything is made. `result` stands for what ADD will
+    /// give.
+    pub(crate) fn understands(&self, call: &Call<'_>, result: &AddResult) -> Result<(), Error> {
+        match self {
+            Self::Bridge(bridge) => Wishes::of(&bridge.object, call).map(drop),
+            Self::Ipam(_, object) => Wishes::of(object, call).map(drop),
+            Self::Portmap(portmap) => portmap.elements(call.attachment, result).map(drop),
+            Self::Bandwidth(bandwidth) => bandwidth.limits(call).map(drop),
+            Self::Loopback | Self::Foreign(_) => Ok(()),
+        }
     }
 }

@@ -32,6 +32,20 @@ pub struct AddResult {
 }
 
 impl AddResult {
+    /// As a version of the specification has it: before 1.0.0 each address told its IP version.
+    pub fn in_version(&self, version: &str) -> Result<Value, Error> {
+        let failed = |source| Error::Decode { what: "the result".to_owned(), source };
+        let mut value = serde_json::to_value(self).map_err(failed)?;
+        value["cniVersion"] = version.into();
+        if version.starts_with("0.") {
+            let ips = value.get_mut("ips").and_then(Value::as_array_mut);
+            for (ip, known) in ips.into_iter().flatten().zip(&self.ips) {
+                ip["version"] = if known.address.is_ipv4() { "4" } else { "6" }.into();
+            }
+        }
+        Ok(value)
+    }
+
     /// The addresses of the attachment, without their prefix lengths.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.ips.iter().map(|ip| ip.address.ip())
@@ -90,19 +104,6 @@ pub struct Route {
     pub other: Map<String, Value>,
 }
 
-/// A result as plugins of a version expect it: before 1.0.0 each address told its IP version.
-pub(crate) fn versioned(result: &AddResult, version: &str) -> Result<Value, Error> {
-    let what = || "the previous result".to_owned();
-    let mut value = serde_json::to_value(result).map_err(|source| Error::Decode { what: what(), source })?;
-    value["cniVersion"] = version.into();
-    if version.starts_with("0.") {
-        for (ip, known) in value["ips"].as_array_mut().into_iter().flatten().zip(&result.ips) {
-            ip["version"] = if known.address.is_ipv4() { "4" } else { "6" }.into();
-        }
-    }
-    Ok(value)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,7 +123,7 @@ mod tests {
     fn old_plugins_are_told_the_version_of_addresses() {
         let result: AddResult =
             serde_json::from_value(serde_json::json!({"ips": [{"address": "10.0.0.2/24"}]})).unwrap();
-        assert_eq!(versioned(&result, "0.4.0").unwrap()["ips"][0]["version"], "4");
-        assert_eq!(versioned(&result, "1.0.0").unwrap()["ips"][0].get("version"), None);
+        assert_eq!(result.in_version("0.4.0").unwrap()["ips"][0]["version"], "4");
+        assert_eq!(result.in_version("1.0.0").unwrap()["ips"][0].get("version"), None);
     }
 }

@@ -1,8 +1,10 @@
 //! Links: bridges, veth pairs, and what the kernel tells about a link.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use super::addr::{ip, octets};
 use super::message::{Attributes, Messages, attribute, text, u32_at};
 use super::{Changes, Error, Route};
 
@@ -14,6 +16,12 @@ const INFO_SLAVE_KIND: u16 = 4;
 const INFO_SLAVE_DATA: u16 = 5;
 const BRIDGE_PORT_HAIRPIN: u16 = 4;
 const VETH_INFO_PEER: u16 = 1;
+const VXLAN_ID: u16 = 1;
+const VXLAN_LINK: u16 = 3;
+const VXLAN_LOCAL: u16 = 4;
+const VXLAN_LEARNING: u16 = 7;
+const VXLAN_PORT: u16 = 15;
+const VXLAN_LOCAL6: u16 = 17;
 
 /// Length of the fixed part of a link message (`ifinfomsg`).
 const FIXED_LEN: usize = 16;
@@ -22,7 +30,7 @@ const NEW: i32 = libc::NLM_F_REQUEST | libc::NLM_F_ACK | libc::NLM_F_CREATE | li
 const CHANGE: i32 = libc::NLM_F_REQUEST | libc::NLM_F_ACK;
 
 /// A hardware address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Mac(pub [u8; 6]);
 
 impl fmt::Display for Mac {
@@ -49,6 +57,8 @@ pub struct Link {
     pub up: bool,
     /// The bridge that it is a port of.
     pub master: Option<u32>,
+    /// If it is a vxlan, which.
+    pub tunnel: Option<Tunnel>,
     /// The number of the other end of a veth pair, in the other end's network namespace.
     pub peer: Option<u32>,
     /// Whether, as a port of a bridge, it gets back what it sent itself.
@@ -64,6 +74,32 @@ pub struct NewBridge<'a> {
     pub mac: Option<Mac>,
     /// Its MTU, or the kernel's default.
     pub mtu: Option<u32>,
+}
+
+/// A vxlan to make (RFC 7348).
+#[derive(Debug, Clone, Copy)]
+pub struct NewVxlan<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its hardware address.
+    pub mac: Mac,
+    /// Its MTU.
+    pub mtu: u32,
+    /// What it is.
+    pub tunnel: Tunnel,
+}
+
+/// What makes a vxlan this one and no other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tunnel {
+    /// Its network's number.
+    pub vni: u32,
+    /// The UDP port.
+    pub port: u16,
+    /// This machine's address.
+    pub local: IpAddr,
+    /// The link that has it.
+    pub link: u32,
 }
 
 /// A veth pair to make: one end here, as a port of a bridge and up; the other made straight in another namespace.
@@ -90,6 +126,26 @@ impl Changes {
             message.fixed(&fixed(0, libc::IFF_UP as u32));
             names(message, bridge.name, bridge.mac, bridge.mtu);
             message.nest(libc::IFLA_LINKINFO, |info| info.put_str(libc::IFLA_INFO_KIND, "bridge"));
+        });
+    }
+
+    /// Makes a vxlan that learns nothing, with only what its table of forwarding says, and sets it up; refused with `EEXIST` if
+    /// the name is taken or another vxlan has the same number and port.
+    pub fn create_vxlan(&mut self, vxlan: &NewVxlan<'_>) {
+        self.messages.push(format!("create vxlan {}", vxlan.name), libc::RTM_NEWLINK, NEW, |message| {
+            message.fixed(&fixed(0, libc::IFF_UP as u32));
+            names(message, vxlan.name, Some(vxlan.mac), Some(vxlan.mtu));
+            message.nest(libc::IFLA_LINKINFO, |info| {
+                info.put_str(libc::IFLA_INFO_KIND, "vxlan");
+                info.nest(libc::IFLA_INFO_DATA, |data| {
+                    data.put_u32(VXLAN_ID, vxlan.tunnel.vni);
+                    data.put_u32(VXLAN_LINK, vxlan.tunnel.link);
+                    let local = if vxlan.tunnel.local.is_ipv4() { VXLAN_LOCAL } else { VXLAN_LOCAL6 };
+                    data.put(local, &octets(&vxlan.tunnel.local));
+                    data.put(VXLAN_LEARNING, &[0]);
+                    data.put(VXLAN_PORT, &vxlan.tunnel.port.to_be_bytes());
+                });
+            });
         });
     }
 
@@ -243,10 +299,22 @@ fn parse(body: &[u8]) -> Option<Link> {
         mtu: number(libc::IFLA_MTU).unwrap_or(0),
         up: u32_at(body, 8)? & libc::IFF_UP as u32 != 0,
         master: number(libc::IFLA_MASTER),
+        tunnel: info.and_then(|info| tunnel(attribute(info, libc::IFLA_INFO_DATA)?)),
         peer: number(libc::IFLA_LINK),
         hairpin: info
             .and_then(|info| attribute(attribute(info, INFO_SLAVE_DATA)?, BRIDGE_PORT_HAIRPIN))
             .is_some_and(|value| value == [1]),
+    })
+}
+
+fn tunnel(data: &[u8]) -> Option<Tunnel> {
+    let number = |kind| attribute(data, kind).and_then(|value| u32_at(value, 0));
+    let port = attribute(data, VXLAN_PORT)?;
+    Some(Tunnel {
+        vni: number(VXLAN_ID)?,
+        port: u16::from_be_bytes(port.try_into().ok()?),
+        local: attribute(data, VXLAN_LOCAL).or_else(|| attribute(data, VXLAN_LOCAL6)).and_then(ip)?,
+        link: number(VXLAN_LINK)?,
     })
 }
 

@@ -7,6 +7,8 @@
 //! | [`link`] | bridges, veth pairs, what a link is |
 //! | [`addr`] | addresses of links |
 //! | [`route`] | routes |
+//! | [`neighbour`] | neighbours, and what is behind a vxlan |
+//! | [`watch`] | being told of changes |
 //! | [`tc`] | how fast links may send |
 //!
 //! Changes are gathered in [`Changes`] and applied in one call of the kernel each; they are not atomic: the first one
@@ -15,9 +17,11 @@
 pub mod addr;
 pub mod link;
 pub mod message;
+pub mod neighbour;
 pub mod route;
 pub mod socket;
 pub mod tc;
+pub mod watch;
 
 use std::io;
 

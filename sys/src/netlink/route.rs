@@ -10,6 +10,8 @@ use super::{Changes, Error, Route};
 
 /// Length of the fixed part of a route message (`rtmsg`).
 const FIXED_LEN: usize = 12;
+/// `RTNH_F_ONLINK`
+const ONLINK: u32 = 4;
 
 /// A way to a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,20 +24,44 @@ pub struct Way {
     pub link: u32,
 }
 
+/// A way, and what else its owner has told of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Owned {
+    /// Where to, and how.
+    pub way: Way,
+    /// Who made it (`rtm_protocol`): 4 is a person with ip(8), numbers from 4 on are for user space to agree on.
+    pub protocol: u8,
+    /// The address that this machine itself speaks with, if not the kernel's choice.
+    pub source: Option<IpAddr>,
+    /// Whether the next router counts as reachable on the link, whatever the link's addresses say.
+    pub onlink: bool,
+}
+
 impl Changes {
     /// Adds a route, or replaces the one to the same network.
     pub fn add_route(&mut self, way: &Way) {
+        self.add_owned_route(&Owned { way: *way, protocol: libc::RTPROT_STATIC, source: None, onlink: false });
+    }
+
+    /// As [`Self::add_route`], with an owner.
+    pub fn add_owned_route(&mut self, route: &Owned) {
         let flags = libc::NLM_F_REQUEST | libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
-        self.route(format!("add route to {}", way.to), libc::RTM_NEWROUTE, flags, way);
+        self.route(format!("add route to {}", route.way.to), libc::RTM_NEWROUTE, flags, route);
     }
 
     /// Deletes a route.
     pub fn delete_route(&mut self, way: &Way) {
-        let flags = libc::NLM_F_REQUEST | libc::NLM_F_ACK;
-        self.route(format!("delete route to {}", way.to), libc::RTM_DELROUTE, flags, way);
+        self.delete_owned_route(&Owned { way: *way, protocol: libc::RTPROT_STATIC, source: None, onlink: false });
     }
 
-    fn route(&mut self, what: String, kind: u16, flags: i32, way: &Way) {
+    /// As [`Self::delete_route`]; one of another owner stays.
+    pub fn delete_owned_route(&mut self, route: &Owned) {
+        let flags = libc::NLM_F_REQUEST | libc::NLM_F_ACK;
+        self.route(format!("delete route to {}", route.way.to), libc::RTM_DELROUTE, flags, route);
+    }
+
+    fn route(&mut self, what: String, kind: u16, flags: i32, route: &Owned) {
+        let way = &route.way;
         let to = way.to.network();
         let scope = if way.via.is_some() { libc::RT_SCOPE_UNIVERSE } else { libc::RT_SCOPE_LINK };
         self.messages.push(what, kind, flags, |message| {
@@ -43,10 +69,15 @@ impl Changes {
             fixed[0] = family(&to);
             fixed[1] = way.to.prefix();
             fixed[4] = libc::RT_TABLE_MAIN;
-            fixed[5] = libc::RTPROT_STATIC;
+            fixed[5] = route.protocol;
             fixed[6] = scope;
             fixed[7] = libc::RTN_UNICAST;
+            let onlink = if route.onlink { ONLINK } else { 0 };
+            fixed[8..12].copy_from_slice(&onlink.to_ne_bytes());
             message.fixed(&fixed);
+            if let Some(source) = &route.source {
+                message.put(libc::RTA_PREFSRC, &octets(source));
+            }
             if way.to.prefix() > 0 {
                 message.put(libc::RTA_DST, &octets(&to));
             }
@@ -61,6 +92,11 @@ impl Changes {
 impl Route {
     /// The unicast routes of the main table.
     pub fn routes(&mut self) -> Result<Vec<Way>, Error> {
+        Ok(self.owned_routes()?.into_iter().map(|route| route.way).collect())
+    }
+
+    /// The unicast routes of the main table, with their owners.
+    pub fn owned_routes(&mut self) -> Result<Vec<Owned>, Error> {
         let mut routes = Vec::new();
         for family in [libc::AF_INET, libc::AF_INET6] {
             let mut request = Messages::new();
@@ -76,7 +112,7 @@ impl Route {
     }
 }
 
-fn parse(body: &[u8]) -> Option<Way> {
+fn parse(body: &[u8]) -> Option<Owned> {
     let attributes = body.get(FIXED_LEN..)?;
     if body[4] != libc::RT_TABLE_MAIN || body[7] != libc::RTN_UNICAST {
         return None;
@@ -90,9 +126,11 @@ fn parse(body: &[u8]) -> Option<Way> {
         Some(value) => ip(value)?,
         None => unspecified,
     };
-    Some(Way {
+    let way = Way {
         to: IpNetwork::new(to, body[1]).ok()?,
         via: attribute(attributes, libc::RTA_GATEWAY).and_then(ip),
         link: attribute(attributes, libc::RTA_OIF).and_then(|value| u32_at(value, 0))?,
-    })
+    };
+    let source = attribute(attributes, libc::RTA_PREFSRC).and_then(ip);
+    Some(Owned { way, protocol: body[5], source, onlink: u32_at(body, 8)? & ONLINK != 0 })
 }

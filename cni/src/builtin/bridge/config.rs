@@ -44,7 +44,7 @@ pub(crate) struct Bridge {
     /// Name servers, if the plugin object tells them.
     pub(super) dns: Map<String, Value>,
     /// The whole plugin object.
-    pub(super) object: Map<String, Value>,
+    pub(crate) object: Map<String, Value>,
 }
 
 impl Bridge {

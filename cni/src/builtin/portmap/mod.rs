@@ -32,7 +32,7 @@ use crate::spec::fields::Fields;
 use crate::spec::result::AddResult;
 
 /// Elements by the map that they are for.
-type Elements = [(&'static str, Vec<Element>); 4];
+pub(super) type Elements = [(&'static str, Vec<Element>); 4];
 
 /// What the configuration says, and the network that it stands in.
 #[derive(Debug, Clone)]
@@ -146,7 +146,7 @@ impl Portmap {
     }
 
     /// The elements that an attachment needs.
-    fn elements(&self, attachment: &Attachment, result: &AddResult) -> Result<Elements, Error> {
+    pub(super) fn elements(&self, attachment: &Attachment, result: &AddResult) -> Result<Elements, Error> {
         let mut elements = MAPS.map(|map| (map, Vec::new()));
         let owner = attachment.owner().host_name();
         for (mapping, pod) in self.pairs(attachment, result)? {

@@ -1,0 +1,54 @@
+//! Being told that links, addresses, routes or neighbours have changed, whoever changed them. What exactly is not told:
+//! who wants to know looks, and so misses nothing when events were lost.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket};
+
+use super::Error;
+
+/// Events that are read at once; more stay for the next time.
+const READS_MAX: usize = 4096;
+/// Links, neighbours, and addresses and routes of both versions (`linux/rtnetlink.h`).
+const GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400;
+
+/// A subscription, for the network namespace of the thread that opened it. Its descriptor becomes readable with an event.
+#[derive(Debug)]
+pub struct Watch {
+    fd: OwnedFd,
+}
+
+impl Watch {
+    /// Subscribes.
+    pub fn open() -> Result<Self, Error> {
+        let open = || -> nix::Result<OwnedFd> {
+            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+            let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
+            bind(fd.as_raw_fd(), &NetlinkAddr::new(0, GROUPS))?;
+            Ok(fd)
+        };
+        Ok(Self { fd: open().map_err(|errno| Error::Open { source: errno.into() })? })
+    }
+
+    /// Takes what has come, without waiting; whether there was anything. Events that were lost count as one.
+    pub fn drain(&mut self) -> Result<bool, Error> {
+        let mut buffer = [0; 8192];
+        let mut any = false;
+        for _ in 0..READS_MAX {
+            match recv(self.fd.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+                Ok(_) | Err(Errno::ENOBUFS) => any = true,
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Ok(any),
+                Err(errno) => return Err(Error::Receive { source: errno.into() }),
+            }
+        }
+        Ok(any)
+    }
+}
+
+impl AsFd for Watch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
