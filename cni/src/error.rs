@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use berth_sys::{namespace, netlink};
+use ipnetwork::IpNetwork;
 
 /// What can go wrong, with the specification's number in [`Error::code`].
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +103,22 @@ pub enum Error {
         /// Which, such as `tcp 10.0.0.1:80`.
         port: String,
     },
+    /// There is no way to the pods of another node.
+    #[error("node {name}: no way to its pods {range}: {problem}")]
+    Peer {
+        /// The node.
+        name: String,
+        /// Their addresses.
+        range: IpNetwork,
+        /// Why.
+        problem: String,
+    },
+    /// What is changed here is changed by somebody else at the same time, again and again.
+    #[error("{what} are changed by somebody else all the time")]
+    Unsteady {
+        /// What.
+        what: String,
+    },
     /// The kernel refused.
     #[error(transparent)]
     Kernel(#[from] netlink::Error),
@@ -173,6 +190,8 @@ impl Error {
             Self::HostPort { .. } => 102,
             Self::Mismatch { .. } => 103,
             Self::Busy { .. } => 104,
+            Self::Peer { .. } => 105,
+            Self::Unsteady { .. } => 106,
             Self::Plugin { code, .. } => *code,
         }
     }

@@ -7,6 +7,7 @@
 //! | `chain` | the verbs over a list; taking back what failed |
 //! | `builtin` | bridge, host-local, static, portmap, bandwidth, loopback |
 //! | `foreign` | plugins that are programs |
+//! | [`nodes`] | ways to the pods of other nodes |
 //! | [`plugin`] | the built-in ones as such programs, for others |
 //! | `cache`, `host` | what must be remembered: results; what was changed on the host |
 //!
@@ -31,6 +32,7 @@ mod host;
 mod limits;
 mod list;
 mod lock;
+pub mod nodes;
 pub mod plugin;
 mod site;
 mod spec;

@@ -1,22 +1,21 @@
 //! What a pod network does, whoever does it: the same for the plugins that are built in and for the reference plugins,
 //! which are programs (Debian's containernetworking-plugins). Needs root.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod harness;
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use berth_cni::{Dirs, Error, Network};
 use berth_sys::netlink::Changes;
-use harness::{Host, Netns, PATIENCE, Pod, attachment, eventually, join, talk};
+use harness::{Host, Netns, Pod, attachment, eventually, join, talk, transfer};
 use serde_json::{Value, json};
 
 /// Where Debian has the reference plugins.
@@ -227,28 +226,6 @@ fn a_full_range_refuses(plugins: Plugins) {
     assert!(error.to_string().contains("10.77.0.0/30") || error.to_string().contains("10.77.0.1-"), "{error}");
     assert_eq!((host.reserved().len(), host.results().len()), (1, 1));
     assert_eq!(netns.route().link("eth0").unwrap(), None);
-}
-
-/// How long it takes until a listener there has got so many bytes from here.
-fn transfer(from: &Netns, to: &Netns, target: SocketAddr, bytes: usize) -> Duration {
-    let listener = to.run(|| TcpListener::bind(target)).unwrap();
-    thread::scope(|scope| {
-        let server = scope.spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            let (begin, mut got, mut buffer) = (Instant::now(), 0, vec![0; 64 * 1024]);
-            while got < bytes {
-                match stream.read(&mut buffer).unwrap() {
-                    0 => panic!("{got} of {bytes} bytes"),
-                    count => got += count,
-                }
-            }
-            begin.elapsed()
-        });
-        let mut stream = from.run(|| TcpStream::connect(target)).unwrap();
-        stream.write_all(&vec![7; bytes]).unwrap();
-        server.join().unwrap()
-    })
 }
 
 fn a_limit_of_the_rate_holds_both_ways(plugins: Plugins) {

@@ -3,7 +3,7 @@
 //! ```text
 //! table inet berth-<network> {
 //!     chain postrouting { type nat hook postrouting priority 100
-//!         ip daddr 10.0.0.0/24 return          # stays among the pods
+//!         ip daddr 10.0.0.0/24 return          # stays among the pods, of other nodes too if they are told
 //!         ip daddr 224.0.0.0/4 return          # multicast
 //!         ip saddr 10.0.0.0/24 masquerade      # to the outside
 //!     }
@@ -20,19 +20,20 @@ const CHAIN: &str = "postrouting";
 /// Where nft places translation of sources.
 const PRIORITY: i32 = 100;
 
-/// The table that masquerades these subnets.
-pub(crate) fn firewall(network: &str, subnets: &[IpNetwork]) -> Firewall {
+/// The table that masquerades these subnets, but not on the way to `inside`: other nodes' pods.
+pub(crate) fn firewall(network: &str, subnets: &[IpNetwork], inside: &[IpNetwork]) -> Firewall {
     let base = Base { kind: ChainKind::Nat, hook: Hook::PostRouting, priority: PRIORITY };
     Firewall {
         name: table_name(network),
         chains: vec![(CHAIN, Some(base))],
         maps: vec![],
-        rules: rules(subnets).into_iter().map(|rule| (CHAIN, rule)).collect(),
+        rules: rules(subnets, inside).into_iter().map(|rule| (CHAIN, rule)).collect(),
     }
 }
 
-fn rules(subnets: &[IpNetwork]) -> Vec<Rule> {
-    let stays = subnets.iter().map(|subnet| ending(destination_in(*subnet), returning(), "stays among the pods"));
+fn rules(subnets: &[IpNetwork], inside: &[IpNetwork]) -> Vec<Rule> {
+    let stays =
+        subnets.iter().chain(inside).map(|subnet| ending(destination_in(*subnet), returning(), "stays among the pods"));
     let multicast = [
         Ipv4Network::new([224, 0, 0, 0].into(), 4).map(IpNetwork::V4),
         Ipv6Network::new([0xff00, 0, 0, 0, 0, 0, 0, 0].into(), 8).map(IpNetwork::V6),

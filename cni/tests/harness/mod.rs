@@ -214,6 +214,29 @@ pub fn talk(from: &Netns, target: SocketAddr, to: &Netns, listen: SocketAddr) ->
     seen
 }
 
+/// How long it takes until a listener there has got so many bytes from here.
+pub fn transfer(from: &Netns, to: &Netns, target: SocketAddr, bytes: usize) -> Duration {
+    // A program that another test begins has all descriptors for a moment, that of the last listener too.
+    let listener = eventually(|| to.run(|| TcpListener::bind(target)).map_err(|error| error.to_string()));
+    thread::scope(|scope| {
+        let server = scope.spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            let (begin, mut got, mut buffer) = (Instant::now(), 0, vec![0; 64 * 1024]);
+            while got < bytes {
+                match stream.read(&mut buffer).unwrap() {
+                    0 => panic!("{got} of {bytes} bytes"),
+                    count => got += count,
+                }
+            }
+            begin.elapsed()
+        });
+        let mut stream = from.run(|| TcpStream::connect(target)).unwrap();
+        stream.write_all(&vec![7; bytes]).unwrap();
+        server.join().unwrap()
+    })
+}
+
 /// Waits until a condition holds; on timeout what it said last is the failure.
 pub fn eventually<T>(mut condition: impl FnMut() -> Result<T, String>) -> T {
     let deadline = Instant::now() + PATIENCE;

@@ -42,24 +42,33 @@ impl Changes {
 impl Route {
     /// The addresses of a link, those that the kernel made of its hardware address included.
     pub fn addresses(&mut self, link: u32) -> Result<Vec<IpNetwork>, Error> {
+        let all = self.read_addresses(link)?;
+        Ok(all.into_iter().filter(|(of, _)| *of == link).map(|(_, address)| address).collect())
+    }
+
+    /// The addresses of all links, each with the link's number.
+    pub fn all_addresses(&mut self) -> Result<Vec<(u32, IpNetwork)>, Error> {
+        self.read_addresses(0)
+    }
+
+    fn read_addresses(&mut self, link: u32) -> Result<Vec<(u32, IpNetwork)>, Error> {
         let mut request = Messages::new();
         let flags = libc::NLM_F_REQUEST | libc::NLM_F_DUMP;
-        request.push(format!("read the addresses of link {link}"), libc::RTM_GETADDR, flags, |message| {
+        let what =
+            if link == 0 { "read all addresses".to_owned() } else { format!("read the addresses of link {link}") };
+        request.push(what, libc::RTM_GETADDR, flags, |message| {
             let [a, b, c, d] = link.to_ne_bytes();
             message.fixed(&[libc::AF_UNSPEC as u8, 0, 0, 0, a, b, c, d]);
         });
-        self.socket.dump(&mut request, |message| parse(message.body, link))
+        self.socket.dump(&mut request, |message| parse(message.body))
     }
 }
 
-fn parse(body: &[u8], link: u32) -> Option<IpNetwork> {
+fn parse(body: &[u8]) -> Option<(u32, IpNetwork)> {
     let attributes = body.get(FIXED_LEN..)?;
-    let prefix = *body.get(1)?;
-    if super::message::u32_at(body, 4)? != link {
-        return None;
-    }
+    let (prefix, link) = (*body.get(1)?, super::message::u32_at(body, 4)?);
     let value = attribute(attributes, libc::IFA_LOCAL).or_else(|| attribute(attributes, libc::IFA_ADDRESS))?;
-    IpNetwork::new(ip(value)?, prefix).ok()
+    Some((link, IpNetwork::new(ip(value)?, prefix).ok()?))
 }
 
 /// The kernel's number of an address's family.

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::Error;
 use crate::builtin::ipam::{Ipam, dns};
+use crate::limits::RANGES_MAX;
 use crate::spec::fields::Fields;
 use crate::spec::result::AddResult;
 
@@ -38,6 +39,8 @@ pub(crate) struct Bridge {
     /// Whether the pods' default routes lead there.
     pub(super) is_default_gateway: bool,
     pub(super) masquerade: bool,
+    /// Where pods are seen as themselves though they are masqueraded elsewhere: other nodes' pods.
+    pub(super) inside: Vec<IpNetwork>,
     pub(super) hairpin: bool,
     pub(super) mtu: Option<u32>,
     pub(crate) ipam: Ipam,
@@ -63,6 +66,7 @@ impl Bridge {
             is_gateway: fields.flag("isGateway")? || is_default_gateway,
             is_default_gateway,
             masquerade: fields.flag("ipMasq")?,
+            inside: inside(fields)?,
             hairpin: fields.flag("hairpinMode")?,
             mtu: mtu(fields, &ipam)?,
             ipam,
@@ -106,6 +110,16 @@ fn mtu(fields: &Fields<'_>, ipam: &Ipam) -> Result<Option<u32>, Error> {
         Some(mtu) if (least..=MTU_MAX).contains(&mtu) => Ok(Some(mtu)),
         Some(mtu) => Err(fields.error("mtu", format!("{mtu} is not between {least} and {MTU_MAX}"))),
     }
+}
+
+/// `nonMasqueradeCIDRs`, as ip-masq-agent calls it; the reference plugin has nothing like it.
+fn inside(fields: &Fields<'_>) -> Result<Vec<IpNetwork>, Error> {
+    let list = fields.list("nonMasqueradeCIDRs", RANGES_MAX)?;
+    let parse = |(field, value): (String, &Value)| {
+        let parsed = value.as_str().and_then(|text| text.parse().ok());
+        parsed.ok_or_else(|| Error::Config { field, problem: format!("{value} is no network such as \"10.0.0.0/8\"") })
+    };
+    list.into_iter().map(parse).collect()
 }
 
 /// Whether an option asks for something.

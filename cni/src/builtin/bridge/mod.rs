@@ -55,7 +55,7 @@ impl Bridge {
             forward(&host, &result)?;
         }
         if self.masquerade {
-            let table = masquerade::firewall(call.site.network, &self.subnets(&result));
+            let table = masquerade::firewall(call.site.network, &self.subnets(&result), &self.inside);
             call.site.nft(|nft| table.ensure(nft, call.site))?;
         }
         self.connect(call, &mut outside, &bridge, &result, wishes.mac)?;
