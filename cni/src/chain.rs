@@ -195,6 +195,22 @@ impl<'a> Chain<'a> {
         outcome
     }
 
+    /// Makes anew what somebody took away from under those who are attached.
+    pub(crate) fn repair(&self) -> Result<(), Error> {
+        let _using = self.host().using()?;
+        let records = self.cache().all()?;
+        let mut outcome = Ok(());
+        for plugin in self.list.plugins.iter().filter(|_| !records.is_empty()) {
+            let done = match plugin {
+                Plugin::Bridge(bridge) => bridge.repair(self.site(), &records),
+                Plugin::Portmap(portmap) => portmap.repair(self.site(), &records),
+                Plugin::Ipam(..) | Plugin::Loopback | Plugin::Bandwidth(_) | Plugin::Foreign(_) => Ok(()),
+            };
+            outcome = outcome.and(done);
+        }
+        outcome
+    }
+
     pub(crate) fn status(&self) -> Result<(), Error> {
         let site = self.site();
         let unavailable = |error: &dyn std::error::Error| Error::Unavailable {

@@ -40,6 +40,7 @@ mod spec;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use berth_sys::netlink::watch::Watch;
 use ipnetwork::IpNetwork;
 
 pub use attachment::Attachment;
@@ -149,6 +150,18 @@ impl Network {
     /// STATUS: whether ADD has a chance.
     pub fn status(&self) -> Result<(), Error> {
         self.chain().status()
+    }
+
+    /// Makes anew what somebody took away from under the containers that are attached: the bridge and its ports, the nft
+    /// tables and the ports of the host in them. Cheap if all stands.
+    pub fn repair(&self) -> Result<(), Error> {
+        self.chain().repair()
+    }
+
+    /// Subscriptions to all that [`Self::repair`] looks at, in the network namespace of the calling thread. ADD and DEL
+    /// are among what they tell.
+    pub fn watches() -> Result<[Watch; 2], Error> {
+        Ok([Watch::of_links()?, Watch::of_nftables()?])
     }
 
     /// Removes what the built-in network keeps on the host while no attachment is left: the bridge and the nft tables;

@@ -1,13 +1,17 @@
 //! Where packets go: pod to pod, to the host, to the outside, over IPv4 and IPv6. Needs root.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod harness;
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use std::process::Command;
 
+use berth_cni::Network;
 use berth_sys::netlink::Changes;
 use harness::{Host, Netns, Pod, join, route, setting, talk};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 const RANGES: &[&str] = &["10.77.0.0/24", "fd77::/64"];
 
@@ -73,7 +77,7 @@ fn loopback_is_out_of_reach(host: &Host, pod: &Pod) {
     talk(&pod.netns, at("127.0.0.1", 9000), &host.netns, at("127.0.0.1", 9000)).unwrap_err();
 }
 
-fn pod_with_ports(host: &Host, network: &berth_cni::Network, id: &str, ports: &str) -> Pod {
+fn pod_with_ports(host: &Host, network: &Network, id: &str, ports: &str) -> Pod {
     let netns = Netns::new();
     let mut attachment = harness::attachment(id, &netns.path());
     attachment.runtime_config.insert("portMappings".into(), serde_json::from_str(ports).unwrap());
@@ -135,4 +139,69 @@ fn removing_the_network_leaves_the_host_as_it_was() {
         let table = berth_sys::nft::table::Table { family: berth_sys::nft::table::Family::Inet, name };
         assert_eq!(nft.note(table).unwrap(), None);
     }
+}
+
+#[test]
+fn what_was_flushed_is_noticed_and_repaired_without_anybody_coming() {
+    let (host, outside) = (Host::new(), Netns::new());
+    join(&host.netns, "up0", &["192.0.2.1/24"], &outside, "up0", &["192.0.2.9/24"]);
+    let network = host.network(&["10.77.0.0/24"]);
+    let pod = pod_with_ports(&host, &network, "web", r#"[{"hostPort": 8080, "containerPort": 80}]"#);
+    let reach = || talk(&outside, at("192.0.2.1", 8080), &pod.netns, at("0.0.0.0", 80));
+    reach().unwrap();
+    for harm in [
+        "nft flush ruleset",
+        "nft delete table inet berth-pods-ports",
+        "ip link delete berth0",
+        "ip link set berth0 down",
+    ] {
+        let mut watches = host.netns.run(Network::watches).unwrap();
+        let words: Vec<&str> = harm.split(' ').collect();
+        let done = host.netns.run(|| Command::new(words[0]).args(&words[1..]).status()).unwrap();
+        assert!(done.success(), "{harm}");
+        let is_told = watches.iter_mut().any(|watch| {
+            let mut ready = [PollFd::new(watch.as_fd(), PollFlags::POLLIN)];
+            poll(&mut ready, PollTimeout::from(500u16)).unwrap() > 0
+        });
+        assert!(is_told, "{harm}");
+        host.netns.run(|| network.check(&pod.attachment)).unwrap_err();
+        host.netns.run(|| network.repair()).unwrap();
+        host.netns.run(|| network.check(&pod.attachment)).unwrap();
+        reach().unwrap_or_else(|error| panic!("after {harm}: {error}"));
+        check(&pod.netns, &outside, "192.0.2.9".parse().unwrap(), "192.0.2.1".parse().unwrap());
+        // Nothing to do is nothing done: no endless round of our own events.
+        let mut watches = host.netns.run(Network::watches).unwrap();
+        host.netns.run(|| network.repair()).unwrap();
+        assert!(watches.iter_mut().all(|watch| !watch.drain().unwrap()), "after {harm}");
+    }
+}
+
+#[test]
+fn tables_of_others_are_left_alone() {
+    let host = Host::new();
+    let network = host.network(RANGES);
+    let theirs = "add table inet theirs; add chain inet theirs input { type filter hook input priority 0; }; \
+        add rule inet theirs input tcp dport 22 accept; add table ip berth-other; add set ip berth-other s { type ipv4_addr; }";
+    let nft = |words: &[&str]| {
+        let output = host.netns.run(|| Command::new("nft").args(words).output()).unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    nft(&[theirs]);
+    let before = nft(&["list", "ruleset"]);
+    std::thread::scope(|scope| {
+        // Another tool at work in the same family at the same time.
+        scope.spawn(|| {
+            for _ in 0..20 {
+                nft(&["add table inet busy; add chain inet busy c; delete table inet busy"]);
+            }
+        });
+        for number in 0..20 {
+            let ports = format!(r#"[{{"hostPort": {}, "containerPort": 80}}]"#, 8000 + number);
+            let pod = pod_with_ports(&host, &network, &format!("pod{number}"), &ports);
+            host.del(&network, &pod.attachment).unwrap();
+        }
+    });
+    host.netns.run(|| network.remove()).unwrap();
+    assert_eq!(nft(&["list", "ruleset"]), before);
 }

@@ -104,7 +104,7 @@ impl Nodes {
         if settings.vni >= 1 << 24 {
             return Err(wrong("vni", format!("{} is no number of a vxlan: below {}", settings.vni, 1 << 24)));
         }
-        Ok(Self { settings, peers: Vec::new(), watch: Watch::open()? })
+        Ok(Self { settings, peers: Vec::new(), watch: Watch::of_links()? })
     }
 
     /// Tells all other nodes there are, and makes the ways to them; those to others go. The first of what could not be had

@@ -192,6 +192,14 @@ impl Changes {
         });
     }
 
+    /// Makes a link a port of a bridge.
+    pub fn set_master(&mut self, index: u32, bridge: u32) {
+        self.messages.push(format!("make link {index} a port of {bridge}"), libc::RTM_NEWLINK, CHANGE, |message| {
+            message.fixed(&fixed(index, 0));
+            message.put_u32(libc::IFLA_MASTER, bridge);
+        });
+    }
+
     /// Sets a link up.
     pub fn set_up(&mut self, index: u32) {
         self.messages.push(format!("set link {index} up"), libc::RTM_NEWLINK, CHANGE, |message| {

@@ -1,7 +1,7 @@
-//! Being told that links, addresses, routes or neighbours have changed, whoever changed them. What exactly is not told:
+//! Being told that links, addresses, routes, neighbours or nftables have changed, whoever changed them. What exactly is not told:
 //! who wants to know looks, and so misses nothing when events were lost.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket};
@@ -11,7 +11,9 @@ use super::Error;
 /// Events that are read at once; more stay for the next time.
 const READS_MAX: usize = 4096;
 /// Links, neighbours, and addresses and routes of both versions (`linux/rtnetlink.h`).
-const GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400;
+const ROUTE_GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400;
+/// nftables, of netfilter's groups (`NFNLGRP_NFTABLES` 7).
+const NFTABLES_GROUP: u32 = 1 << 6;
 
 /// A subscription, for the network namespace of the thread that opened it. Its descriptor becomes readable with an event.
 #[derive(Debug)]
@@ -20,12 +22,21 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Subscribes.
-    pub fn open() -> Result<Self, Error> {
+    /// Subscribes to links, neighbours, addresses and routes.
+    pub fn of_links() -> Result<Self, Error> {
+        Self::open(SockProtocol::NetlinkRoute, ROUTE_GROUPS)
+    }
+
+    /// Subscribes to nftables.
+    pub fn of_nftables() -> Result<Self, Error> {
+        Self::open(SockProtocol::NetlinkNetFilter, NFTABLES_GROUP)
+    }
+
+    fn open(protocol: SockProtocol, groups: u32) -> Result<Self, Error> {
         let open = || -> nix::Result<OwnedFd> {
             let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-            let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
-            bind(fd.as_raw_fd(), &NetlinkAddr::new(0, GROUPS))?;
+            let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
+            bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
             Ok(fd)
         };
         Ok(Self { fd: open().map_err(|errno| Error::Open { source: errno.into() })? })
@@ -44,6 +55,12 @@ impl Watch {
             }
         }
         Ok(any)
+    }
+}
+
+impl AsRawFd for Watch {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
     }
 }
 

@@ -19,6 +19,9 @@ impl Bridge {
         let mut outside = Netlink::open()?;
         let name = call.owner().host_name();
         let bridge = outside.link(&self.name)?.ok_or_else(|| call.mismatch(format!("bridge {} is gone", self.name)))?;
+        if !bridge.up {
+            return Err(call.mismatch(format!("bridge {} is down", self.name)));
+        }
         match outside.link(&name)? {
             Some(link) if link.master != Some(bridge.index) => {
                 return Err(call.mismatch(format!("{name} is no port of {}", self.name)));

@@ -125,6 +125,17 @@ pub(super) fn silence(call: &Call<'_>, result: &AddResult) {
     let _ = inside.apply(changes);
 }
 
+/// Makes the host's end of a pair a port of the bridge again; one that is gone stays so.
+pub(super) fn join(outside: &mut Netlink, name: &str, bridge: &Link, hairpin: bool) -> Result<(), Error> {
+    let Some(link) = outside.link(name)? else { return Ok(()) };
+    let mut changes = Changes::new();
+    changes.set_master(link.index, bridge.index);
+    if hairpin {
+        changes.hairpin(name);
+    }
+    Ok(outside.apply(changes)?)
+}
+
 /// Deletes links; those that are gone are deleted.
 pub(crate) fn delete(netlink: &mut Netlink, names: &[String]) -> Result<(), netlink::Error> {
     for name in names {

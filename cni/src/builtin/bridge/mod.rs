@@ -25,6 +25,7 @@ use super::masquerade;
 use super::wishes::Wishes;
 use crate::Error;
 use crate::attachment::{HOST_NAME_PREFIX, Owner};
+use crate::cache::Record;
 use crate::call::Call;
 use crate::host::Host;
 use crate::site::Site;
@@ -85,6 +86,25 @@ impl Bridge {
             }
         }
         Ok(result)
+    }
+
+    /// The bridge, its ports and the table, for those who are attached.
+    pub(crate) fn repair(&self, site: Site<'_>, records: &[Record]) -> Result<(), Error> {
+        let Some(first) = records.first() else { return Ok(()) };
+        let mut outside = Netlink::open()?;
+        let bridge = self.ensure_bridge(&mut outside, &Host::new(site), &first.result)?;
+        let ports: HashSet<String> = outside.ports(bridge.index)?.into_iter().map(|port| port.name).collect();
+        for record in records {
+            let name = record.attachment.owner().host_name();
+            if !ports.contains(&name) {
+                links::join(&mut outside, &name, &bridge, self.hairpin)?;
+            }
+        }
+        if self.masquerade {
+            let table = masquerade::firewall(site.network, &self.subnets(&first.result), &self.inside);
+            site.nft(|nft| table.ensure(nft, site))?;
+        }
+        Ok(())
     }
 
     /// DEL. `result` is what ADD gave, if that is known.

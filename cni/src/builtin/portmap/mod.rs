@@ -23,7 +23,7 @@ use self::table::{MAPS, map_of, table_name};
 use super::firewall;
 use crate::Error;
 use crate::attachment::{Attachment, Owner};
-use crate::cache::Cache;
+use crate::cache::{Cache, Record};
 use crate::call::Call;
 use crate::foreign::runtime_config;
 use crate::host::Host;
@@ -103,6 +103,15 @@ impl Portmap {
             }
         }
         Ok(())
+    }
+
+    /// The table and the elements of those who are attached, if anybody has one.
+    pub(crate) fn repair(&self, site: Site<'_>, records: &[Record]) -> Result<(), Error> {
+        let has_ports = |record: &&Record| self.offered(&record.attachment).is_some();
+        let Some(record) = records.iter().find(has_ports) else { return Ok(()) };
+        let bridge = self.bridge(&record.result)?;
+        let table = self.firewall(site.network, &record.result, bridge.as_deref());
+        site.nft(|nft| if table.ensure(nft, site)? { self.refill(nft, site) } else { Ok(()) })
     }
 
     /// DEL: takes away what is marked as this attachment's. `result` is what ADD gave, if it came to its end.
