@@ -5,6 +5,7 @@
 mod harness;
 
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -12,8 +13,12 @@ use std::time::Duration;
 use berth_cni::{Dirs, Network};
 use berth_sys::namespace::{self, unpin};
 use harness::{Host, Netns, Pod, attachment, eventually};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 const RANGES: &[&str] = &["10.77.0.0/24", "fd77::/64"];
+
+/// How many pods come and go at the same time.
+const AT_ONCE: usize = 200;
 
 /// Tells the child of [`killed_between_any_two_steps_and_collected`] where to work; its value is the state folder.
 const CHILD: &str = "BERTH_TEST_CNI_CHILD";
@@ -136,10 +141,10 @@ fn what_leaked_is_collected_and_what_is_valid_stays() {
 }
 
 #[test]
-fn fifty_at_once_leave_nothing() {
+fn two_hundred_at_once_leave_nothing() {
     let host = Host::new();
     let network = host.network(RANGES);
-    let pods: Vec<Netns> = (0..50).map(|_| Netns::new()).collect();
+    let pods: Vec<Netns> = (0..AT_ONCE).map(|_| Netns::new()).collect();
     thread::scope(|scope| {
         let work = pods.iter().enumerate().map(|(number, netns)| {
             let (host, network) = (&host, &network);
@@ -157,7 +162,7 @@ fn fifty_at_once_leave_nothing() {
         let mut addresses: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
         addresses.sort();
         addresses.dedup();
-        assert_eq!(addresses.len(), 50, "round robin gives each address once");
+        assert_eq!(addresses.len(), AT_ONCE, "round robin gives each address once");
     });
     drop(pods);
     nothing_is_left(&host);
@@ -217,7 +222,7 @@ fn killed_between_any_two_steps_and_collected() {
 }
 
 /// Runs in a process of its own: attaches and detaches as fast as it can.
-fn add_until_killed(state: std::path::PathBuf) {
+fn add_until_killed(state: PathBuf) {
     let ranges: Vec<_> = RANGES.iter().map(|range| range.parse().unwrap()).collect();
     let dirs = Dirs { state: state.clone(), bin: vec![] };
     let network = Network::builtin("pods", "berth0", &ranges, None, dirs).unwrap();
@@ -242,4 +247,51 @@ fn a_pin_without_a_namespace_is_a_namespace_that_is_gone() {
     std::fs::write(&path, "").unwrap();
     host.del(&network, &attachment).unwrap();
     nothing_is_left(&host);
+}
+
+#[test]
+fn a_full_disk_refuses_and_loses_nothing() {
+    let host = Host::new();
+    // A disk of a few pages, which is full but for nothing.
+    let disk = Disk::new(host.state.path().join("small"), "size=128k");
+    let small = disk.0.clone();
+    let dirs = Dirs { state: small.clone(), bin: vec![] };
+    let ranges: Vec<_> = RANGES.iter().map(|range| range.parse().unwrap()).collect();
+    let network = Network::builtin("pods", "berth0", &ranges, None, dirs).unwrap();
+    let first = Netns::new();
+    host.add(&network, &attachment("first", &first.path())).unwrap();
+    let filler = small.join("filler");
+    let mut file = std::fs::File::create(&filler).unwrap();
+    while std::io::Write::write(&mut file, &[0; 4096]).is_ok() {}
+    let second = Netns::new();
+    let error = host.add(&network, &attachment("second", &second.path())).unwrap_err();
+    assert_eq!(error.code(), 5, "{error}");
+    assert_eq!(second.route().link("eth0").unwrap(), None);
+    host.netns.run(|| network.check(&attachment("first", &first.path()))).unwrap();
+    // What goes needs no room.
+    host.del(&network, &attachment("first", &first.path())).unwrap();
+    drop(file);
+    std::fs::remove_file(&filler).unwrap();
+    host.add(&network, &attachment("second", &second.path())).unwrap();
+    host.netns.run(|| network.gc(&[])).unwrap();
+    let taken = std::fs::read_dir(small.join("networks/pods")).unwrap();
+    let taken = taken.filter(|entry| entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with(['1', 'f']));
+    assert_eq!(taken.count(), 0);
+}
+
+/// A filesystem in memory that goes with the test.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn new(path: PathBuf, options: &str) -> Self {
+        std::fs::create_dir(&path).unwrap();
+        mount(None::<&str>, &path, Some("tmpfs"), MsFlags::empty(), Some(options)).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        umount2(&self.0, MntFlags::MNT_DETACH).unwrap();
+    }
 }

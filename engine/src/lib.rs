@@ -140,6 +140,7 @@ impl Engine {
             config,
         });
         inner.recover().await?;
+        inner.networks.keep();
         Ok(Self { inner })
     }
 

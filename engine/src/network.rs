@@ -2,10 +2,12 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Once, PoisonError, RwLock};
+use std::sync::{Arc, Once, PoisonError, RwLock, Weak};
+use std::time::Duration;
 
 use berth_cni::{Attachment, Dirs, Network};
 use berth_sys::file::{self, Durability};
+use berth_sys::netlink::watch::Watch;
 
 use crate::config::{PortMapping, SandboxConfig};
 use crate::error::chain;
@@ -17,6 +19,11 @@ const INTERFACE: &str = "eth0";
 
 /// The name of the built-in network: of its address store and in its cached results.
 const BUILTIN_NAME: &str = "berth";
+
+/// How long after an event the network is looked at.
+const REPAIR_PAUSE: Duration = Duration::from_millis(200);
+/// How often it is looked at without any event whether the engine is there.
+const WATCH_ROUND: Duration = Duration::from_secs(30);
 
 /// The network that pods get: the first configuration list of the folder, or else the built-in one.
 #[derive(Debug)]
@@ -140,6 +147,20 @@ impl Networks {
         result.map_err(|message| Error::Internal { message })
     }
 
+    /// Repairs the network whenever somebody takes something of it away, on a thread that ends when nobody has the networks
+    /// any more.
+    pub(crate) fn keep(self: &Arc<Self>) {
+        let networks = Arc::downgrade(self);
+        let begun = std::thread::Builder::new().name("pod network".to_owned()).spawn(move || {
+            if let Err(error) = repair_while_there(&networks) {
+                tracing::warn!("the pod network is not watched any more: {}", chain(&error));
+            }
+        });
+        if let Err(error) = begun {
+            tracing::warn!(%error, "the pod network is not watched");
+        }
+    }
+
     /// Takes the built-in network off the host.
     pub(crate) async fn remove_builtin(self: &Arc<Self>) -> Result<(), Error> {
         let builtin = self.builtin.read().unwrap_or_else(PoisonError::into_inner).clone();
@@ -158,6 +179,26 @@ impl Networks {
         let networks = Arc::clone(self);
         let task = tokio::task::spawn_blocking(move || verb(&*networks.current()?));
         task.await.unwrap_or_else(|error| Err(error.to_string()))
+    }
+}
+
+fn repair_while_there(networks: &Weak<Networks>) -> Result<(), berth_cni::Error> {
+    let mut watches = Network::watches()?;
+    loop {
+        let happened = Watch::wait(&watches, WATCH_ROUND)?;
+        let Some(networks) = networks.upgrade() else { return Ok(()) };
+        if !happened {
+            continue;
+        }
+        // Pods come and go in bursts, and who flushes tables often fills them again.
+        std::thread::sleep(REPAIR_PAUSE);
+        for watch in &mut watches {
+            watch.drain()?;
+        }
+        let Ok(network) = networks.current() else { continue };
+        if let Err(error) = network.repair() {
+            tracing::warn!("repairing the pod network: {}", chain(&error));
+        }
     }
 }
 

@@ -1,9 +1,11 @@
 //! Being told that links, addresses, routes, neighbours or nftables have changed, whoever changed them. What exactly is not told:
 //! who wants to know looks, and so misses nothing when events were lost.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket};
 
 use super::Error;
@@ -42,6 +44,16 @@ impl Watch {
         Ok(Self { fd: open().map_err(|errno| Error::Open { source: errno.into() })? })
     }
 
+    /// Waits until one of these has something to be taken; whether one has, or the time is over.
+    pub fn wait(watches: &[Self], timeout: Duration) -> Result<bool, Error> {
+        let mut ready: Vec<_> = watches.iter().map(|watch| PollFd::new(watch.as_fd(), PollFlags::POLLIN)).collect();
+        match poll(&mut ready, PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX)) {
+            Ok(count) => Ok(count > 0),
+            Err(Errno::EINTR) => Ok(false),
+            Err(errno) => Err(Error::Receive { source: errno.into() }),
+        }
+    }
+
     /// Takes what has come, without waiting; whether there was anything. Events that were lost count as one.
     pub fn drain(&mut self) -> Result<bool, Error> {
         let mut buffer = [0; 8192];
@@ -55,12 +67,6 @@ impl Watch {
             }
         }
         Ok(any)
-    }
-}
-
-impl AsRawFd for Watch {
-    fn as_raw_fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
     }
 }
 
