@@ -90,7 +90,8 @@ pub struct Peer {
 #[derive(Debug)]
 pub struct Nodes {
     settings: Settings,
-    peers: Vec<Peer>,
+    /// None until they are told: what a process before this one made is left as it is.
+    peers: Option<Vec<Peer>>,
     watch: Watch,
 }
 
@@ -104,13 +105,13 @@ impl Nodes {
         if settings.vni >= 1 << 24 {
             return Err(wrong("vni", format!("{} is no number of a vxlan: below {}", settings.vni, 1 << 24)));
         }
-        Ok(Self { settings, peers: Vec::new(), watch: Watch::of_links()? })
+        Ok(Self { settings, peers: None, watch: Watch::of_links()? })
     }
 
     /// Tells all other nodes there are, and makes the ways to them; those to others go. The first of what could not be had
     /// is the error, all else is done.
     pub fn set_peers(&mut self, peers: Vec<Peer>) -> Result<(), Error> {
-        self.peers = peers;
+        self.peers = Some(peers);
         self.reconcile()
     }
 
@@ -118,10 +119,11 @@ impl Nodes {
     pub fn reconcile(&mut self) -> Result<(), Error> {
         // What comes from now on is about what is seen below.
         self.watch.drain()?;
+        let Some(peers) = &self.peers else { return Ok(()) };
         for _ in 0..RECONCILE_PASSES_MAX {
             let mut kernel = Netlink::open()?;
             let observed = Observed::look(&mut kernel, &self.settings)?;
-            let plan = plan::plan(&self.settings, &self.peers, &observed);
+            let plan = plan::plan(&self.settings, peers, &observed);
             if plan.steps.is_empty() {
                 return plan.problem.map_or(Ok(()), Err);
             }
