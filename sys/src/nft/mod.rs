@@ -15,6 +15,8 @@ pub mod rule;
 pub mod set;
 pub mod table;
 
+use std::collections::HashSet;
+
 use crate::netlink::Error;
 use crate::netlink::message::{Attributes, Messages, Received, attribute, attributes};
 use crate::netlink::socket::{Protocol, Socket};
@@ -64,7 +66,11 @@ impl Nft {
             let list = body(message).and_then(|body| attribute(body, set::LIST_ELEMENTS)).unwrap_or_default();
             attributes(list).filter_map(|(_, element)| Element::parse(element)).collect::<Vec<_>>()
         });
-        if_absent(found, Vec::new())
+        let mut found = if_absent(found, Vec::new())?;
+        // While a set grows, the kernel may tell an element twice.
+        let mut told = HashSet::new();
+        found.retain(|element| told.insert(element.key.clone()));
+        Ok(found)
     }
 }
 
