@@ -14,16 +14,16 @@ use berth_sys::nft::rule::{Expr, Rule, Verdict, destination_in, source_in};
 use berth_sys::nft::table::{Base, ChainKind, Hook};
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
-use super::firewall::{Firewall, table_name};
+use super::own_table::{OwnTable, table_name};
 
 const CHAIN: &str = "postrouting";
 /// Where nft places translation of sources.
 const PRIORITY: i32 = 100;
 
 /// The table that masquerades these subnets, but not on the way to `inside`: other nodes' pods.
-pub(crate) fn firewall(network: &str, subnets: &[IpNetwork], inside: &[IpNetwork]) -> Firewall {
+pub(crate) fn table(network: &str, subnets: &[IpNetwork], inside: &[IpNetwork]) -> OwnTable {
     let base = Base { kind: ChainKind::Nat, hook: Hook::PostRouting, priority: PRIORITY };
-    Firewall {
+    OwnTable {
         name: table_name(network),
         chains: vec![(CHAIN, Some(base))],
         maps: vec![],

@@ -10,10 +10,11 @@
 
 pub(crate) mod bandwidth;
 pub(crate) mod bridge;
-pub(crate) mod firewall;
+
 pub(crate) mod ipam;
 pub(crate) mod loopback;
 pub(crate) mod masquerade;
+pub(crate) mod own_table;
 pub(crate) mod portmap;
 pub(crate) mod wishes;
 

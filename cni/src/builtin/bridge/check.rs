@@ -37,7 +37,7 @@ impl Bridge {
         if let Some(gateway) = self.gateways(result).iter().find(|gateway| !addresses.contains(gateway)) {
             return Err(call.mismatch(format!("{} has lost its address {gateway}", self.name)));
         }
-        let table = masquerade::firewall(call.site.network, &self.subnets(result), &self.inside);
+        let table = masquerade::table(call.site.network, &self.subnets(result), &self.inside);
         if self.masquerade && !call.site.nft(|nft| table.stands(nft))? {
             return Err(call.mismatch("the nft table that masquerades is gone or changed".to_owned()));
         }

@@ -20,8 +20,8 @@ use berth_sys::netlink::Route as Netlink;
 use berth_sys::netlink::link::{Link, Mac};
 use ipnetwork::IpNetwork;
 
-use super::firewall::{self, table_name};
 use super::masquerade;
+use super::own_table::{self, table_name};
 use super::wishes::Wishes;
 use crate::Error;
 use crate::attachment::{HOST_NAME_PREFIX, Owner};
@@ -56,7 +56,7 @@ impl Bridge {
             forward(&host, &result)?;
         }
         if self.masquerade {
-            let table = masquerade::firewall(call.site.network, &self.subnets(&result), &self.inside);
+            let table = masquerade::table(call.site.network, &self.subnets(&result), &self.inside);
             call.site.nft(|nft| table.ensure(nft, call.site))?;
         }
         self.connect(call, &mut outside, &bridge, &result, wishes.mac)?;
@@ -101,7 +101,7 @@ impl Bridge {
             }
         }
         if self.masquerade {
-            let table = masquerade::firewall(site.network, &self.subnets(&first.result), &self.inside);
+            let table = masquerade::table(site.network, &self.subnets(&first.result), &self.inside);
             site.nft(|nft| table.ensure(nft, site))?;
         }
         Ok(())
@@ -121,7 +121,7 @@ impl Bridge {
     pub(crate) fn status(&self, site: Site<'_>) -> Result<(), Error> {
         Netlink::open()?.link(&self.name)?;
         if self.masquerade {
-            site.nft(|nft| Ok(nft.note(firewall::table(&table_name(site.network)))?))?;
+            site.nft(|nft| Ok(nft.note(own_table::table(&table_name(site.network)))?))?;
         }
         self.ipam.status(site)
     }
@@ -144,7 +144,7 @@ impl Bridge {
         if Host::new(site).bridges()?.contains(&self.name) {
             links::delete(&mut Netlink::open()?, std::slice::from_ref(&self.name))?;
         }
-        site.nft(|nft| firewall::remove(nft, &table_name(site.network)))?;
+        site.nft(|nft| own_table::remove(nft, &table_name(site.network)))?;
         self.ipam.remove(site)
     }
 }

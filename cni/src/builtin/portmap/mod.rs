@@ -20,7 +20,7 @@ use serde_json::{Map, Value};
 
 use self::mapping::{Mapping, port_of};
 use self::table::{MAPS, map_of, table_name};
-use super::firewall;
+use super::own_table;
 use crate::Error;
 use crate::attachment::{Attachment, Owner};
 use crate::cache::{Cache, Record};
@@ -67,7 +67,7 @@ impl Portmap {
 
     fn forward(&self, nft: &mut Nft, site: Site<'_>, result: &AddResult, elements: &Elements) -> Result<(), Error> {
         let bridge = self.bridge(result)?;
-        if self.firewall(site.network, result, bridge.as_deref()).ensure(nft, site)? {
+        if self.own_table(site.network, result, bridge.as_deref()).ensure(nft, site)? {
             self.refill(nft, site)?;
         }
         if let Some(bridge) = bridge {
@@ -110,7 +110,7 @@ impl Portmap {
         let has_ports = |record: &&Record| self.offered(&record.attachment).is_some();
         let Some(record) = records.iter().find(has_ports) else { return Ok(()) };
         let bridge = self.bridge(&record.result)?;
-        let table = self.firewall(site.network, &record.result, bridge.as_deref());
+        let table = self.own_table(site.network, &record.result, bridge.as_deref());
         site.nft(|nft| if table.ensure(nft, site)? { self.refill(nft, site) } else { Ok(()) })
     }
 
@@ -131,7 +131,7 @@ impl Portmap {
                 continue;
             }
             let name = table_name(call.site.network);
-            let found = call.site.nft(|nft| Ok(nft.elements(firewall::table(&name), map)?))?;
+            let found = call.site.nft(|nft| Ok(nft.elements(own_table::table(&name), map)?))?;
             if let Some(lost) = elements.iter().find(|element| !found.contains(element)) {
                 return Err(call.mismatch(format!("host port {} does not lead to it", port_of(&lost.key))));
             }
@@ -146,7 +146,7 @@ impl Portmap {
     }
 
     pub(crate) fn remove(&self, site: Site<'_>) -> Result<(), Error> {
-        site.nft(|nft| firewall::remove(nft, &table_name(site.network)))
+        site.nft(|nft| own_table::remove(nft, &table_name(site.network)))
     }
 
     /// What the runtime wants forwarded.
@@ -193,7 +193,7 @@ fn addition(site: Site<'_>, elements: &Elements) -> Batch {
     let name = table_name(site.network);
     let mut batch = Batch::new();
     for (map, elements) in elements {
-        batch.add_elements(firewall::table(&name), map, elements);
+        batch.add_elements(own_table::table(&name), map, elements);
     }
     batch
 }
@@ -202,9 +202,9 @@ fn delete_where(nft: &mut Nft, site: Site<'_>, stale: &dyn Fn(&str) -> bool) -> 
     let name = table_name(site.network);
     let mut batch = Batch::new();
     for map in MAPS {
-        let mut elements = nft.elements(firewall::table(&name), map)?;
+        let mut elements = nft.elements(own_table::table(&name), map)?;
         elements.retain(|element| stale(&element.comment));
-        batch.delete_elements(firewall::table(&name), map, &elements);
+        batch.delete_elements(own_table::table(&name), map, &elements);
     }
     match nft.commit(batch) {
         // Somebody flushed the table meanwhile.
@@ -221,7 +221,7 @@ fn is_taken(error: &berth_sys::netlink::Error) -> bool {
 fn taken(nft: &mut Nft, site: Site<'_>, wanted: &Elements) -> Result<String, Error> {
     let name = table_name(site.network);
     for (map, wanted) in wanted {
-        let found = nft.elements(firewall::table(&name), map)?;
+        let found = nft.elements(own_table::table(&name), map)?;
         if let Some(clash) = wanted.iter().find(|one| found.iter().any(|other| other.key == one.key)) {
             return Ok(port_of(&clash.key));
         }

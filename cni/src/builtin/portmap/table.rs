@@ -22,8 +22,8 @@ use berth_sys::nft::table::{Base, ChainKind, Family, Hook};
 use ipnetwork::{IpNetwork, Ipv4Network};
 
 use super::Portmap;
-use crate::builtin::firewall::{self, Firewall};
 use crate::builtin::masquerade::ending;
+use crate::builtin::own_table::{self, OwnTable};
 use crate::spec::result::AddResult;
 
 /// The maps, at the places that [`map_of`] tells.
@@ -36,7 +36,7 @@ const PRIORITY_SOURCE: i32 = 99;
 
 /// The name of a network's table.
 pub(super) fn table_name(network: &str) -> String {
-    format!("{}-ports", firewall::table_name(network))
+    format!("{}-ports", own_table::table_name(network))
 }
 
 /// The place in [`MAPS`] of the map for a pod's address, and for one address of the host or all of them.
@@ -46,10 +46,10 @@ pub(super) fn map_of(pod: &IpAddr, one: bool) -> usize {
 
 impl Portmap {
     /// The table as it should be. `result` tells the subnets where the configuration does not.
-    pub(super) fn firewall(&self, network: &str, result: &AddResult, bridge: Option<&str>) -> Firewall {
+    pub(super) fn own_table(&self, network: &str, result: &AddResult, bridge: Option<&str>) -> OwnTable {
         let subnets = if self.subnets.is_empty() { result.subnets() } else { self.subnets.clone() };
         let base = |kind, hook, priority| Some(Base { kind, hook, priority });
-        Firewall {
+        OwnTable {
             name: table_name(network),
             chains: vec![
                 ("ports", None),

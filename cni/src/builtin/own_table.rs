@@ -13,7 +13,7 @@ use crate::site::Site;
 
 /// A table as it should be.
 #[derive(Debug)]
-pub(crate) struct Firewall {
+pub(crate) struct OwnTable {
     pub(crate) name: String,
     /// Chains, before the rules that send packets there.
     pub(crate) chains: Vec<(&'static str, Option<Base>)>,
@@ -23,7 +23,7 @@ pub(crate) struct Firewall {
     pub(crate) rules: Vec<(&'static str, Rule)>,
 }
 
-impl Firewall {
+impl OwnTable {
     /// A digest of the table, kept on it: whoever reads it knows whether the table is as it should be.
     fn note(&self) -> String {
         format!("berth {}", digest(format!("{self:?}").as_bytes()))
