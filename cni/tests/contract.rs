@@ -8,14 +8,11 @@ mod harness;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use berth_cni::{Dirs, Error, Network};
 use berth_sys::netlink::Changes;
-use harness::{Host, Netns, Pod, attachment, eventually, join, talk, transfer};
+use harness::{Echo, Host, Netns, Pod, attachment, eventually, join, talk, transfer};
 use serde_json::{Value, json};
 
 /// Where Debian has the reference plugins.
@@ -281,33 +278,6 @@ fn disciplines(host: &Host) -> Vec<u32> {
     let shown: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
     let rates = shown.iter().filter(|one| one["kind"] == "tbf").map(|one| one["options"]["rate"].as_u64().unwrap());
     rates.map(|rate| u32::try_from(rate).unwrap()).collect()
-}
-
-/// A socket in a namespace that answers whatever it is told with its name, until it is dropped.
-struct Echo(Arc<AtomicBool>, Option<thread::JoinHandle<()>>);
-
-impl Echo {
-    fn new(netns: &Netns, at: SocketAddr, name: &'static str) -> Self {
-        let socket = netns.run(|| UdpSocket::bind(at)).unwrap();
-        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-        let ends = Arc::new(AtomicBool::new(false));
-        let stop = Arc::clone(&ends);
-        let thread = thread::spawn(move || {
-            while !stop.load(Ordering::Relaxed) {
-                if let Ok((_, from)) = socket.recv_from(&mut [0; 64]) {
-                    socket.send_to(name.as_bytes(), from).unwrap();
-                }
-            }
-        });
-        Self(ends, Some(thread))
-    }
-}
-
-impl Drop for Echo {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-        self.1.take().unwrap().join().unwrap();
-    }
 }
 
 fn a_stream_of_udp_follows_its_port(plugins: Plugins) {

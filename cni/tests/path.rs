@@ -10,7 +10,7 @@ use std::process::Command;
 
 use berth_cni::Network;
 use berth_sys::netlink::Changes;
-use harness::{Host, Netns, Pod, join, route, setting, talk};
+use harness::{Host, Netns, Pod, join, pod_with_ports, route, setting, talk};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 const RANGES: &[&str] = &["10.77.0.0/24", "fd77::/64"];
@@ -75,14 +75,6 @@ fn loopback_is_out_of_reach(host: &Host, pod: &Pod) {
     pod.netns.route().apply(changes).unwrap();
     route(&pod.netns, "127.0.0.0/8", "10.77.0.1", "eth0");
     talk(&pod.netns, at("127.0.0.1", 9000), &host.netns, at("127.0.0.1", 9000)).unwrap_err();
-}
-
-fn pod_with_ports(host: &Host, network: &Network, id: &str, ports: &str) -> Pod {
-    let netns = Netns::new();
-    let mut attachment = harness::attachment(id, &netns.path());
-    attachment.runtime_config.insert("portMappings".into(), serde_json::from_str(ports).unwrap());
-    let result = host.add(network, &attachment).unwrap();
-    Pod { netns, attachment, result }
 }
 
 #[test]

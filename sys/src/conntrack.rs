@@ -64,6 +64,15 @@ pub enum Which {
     },
 }
 
+/// Who leaves out the connections that are not meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Chosen {
+    /// The kernel: what is not meant costs nothing to tell.
+    ByKernel,
+    /// This process, which is told all.
+    Here,
+}
+
 /// A conversation with the kernel about connections.
 #[derive(Debug)]
 pub struct Conntrack {
@@ -80,20 +89,31 @@ impl Conntrack {
     /// connections has none. Those that do not match are not told by the kernel, however many they are.
     pub fn forget(&mut self, protocol: u8, which: Which) -> Result<usize, Error> {
         let family = which.family();
-        let mut request = Messages::new();
-        let flags = libc::NLM_F_REQUEST | libc::NLM_F_DUMP;
-        request.push("read the kernel's connections", GET, flags, |message| {
-            message.fixed(&fixed(family));
-            which.write(message, protocol);
-        });
-        let found = match self.socket.dump(&mut request, |message| parse(message, protocol, which)) {
-            Err(error) if matches!(error.errno(), Some(Errno::EOPNOTSUPP | Errno::ENOENT)) => return Ok(0),
+        let found = match self.find(protocol, which, Chosen::ByKernel) {
+            // A kernel that cannot filter by these parts; or one without the subsystem, which says the same.
+            Err(error) if error.errno() == Some(Errno::EINVAL) => self.find(protocol, which, Chosen::Here),
+            found => found,
+        };
+        let found = match found {
+            Err(error) if error.errno().is_some_and(is_absence) => return Ok(0),
             found => found?,
         };
         for chunk in found.chunks(DELETIONS_PER_CALL) {
             self.delete(family, chunk)?;
         }
         Ok(found.len())
+    }
+
+    fn find(&mut self, protocol: u8, which: Which, chosen: Chosen) -> Result<Vec<Connection>, Error> {
+        let mut request = Messages::new();
+        let flags = libc::NLM_F_REQUEST | libc::NLM_F_DUMP;
+        request.push("read the kernel's connections", GET, flags, |message| {
+            message.fixed(&fixed(which.family()));
+            if chosen == Chosen::ByKernel {
+                which.write(message, protocol);
+            }
+        });
+        self.socket.dump(&mut request, |message| parse(message, protocol, which))
     }
 
     fn delete(&mut self, family: u8, chunk: &[Connection]) -> Result<(), Error> {
@@ -184,6 +204,12 @@ impl Which {
     }
 }
 
+/// Whether a refusal of the simplest request says that the kernel keeps no connections, or does not tell of them:
+/// `EINVAL` is its answer about a subsystem that is not there (`nfnetlink_rcv_msg`).
+fn is_absence(errno: Errno) -> bool {
+    matches!(errno, Errno::EOPNOTSUPP | Errno::ENOENT | Errno::EINVAL)
+}
+
 fn fixed(family: u8) -> [u8; FIXED_LEN] {
     [family, 0, 0, 0]
 }
@@ -203,6 +229,18 @@ fn parse(message: Received<'_>, protocol: u8, which: Which) -> Option<Connection
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_kernel_without_the_subsystem_says_so() {
+        /// A subsystem that no kernel has (`NFNL_SUBSYS_COUNT` and above).
+        const NO_SUBSYSTEM: u16 = 200 << 8;
+        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let mut request = Messages::new();
+        let flags = libc::NLM_F_REQUEST | libc::NLM_F_DUMP;
+        request.push("ask nobody", NO_SUBSYSTEM | 1, flags, |message| message.fixed(&fixed(libc::AF_INET as u8)));
+        let error = socket.answers(&mut request, |_| {}).unwrap_err();
+        assert!(error.errno().is_some_and(is_absence), "{error}");
+    }
 
     proptest! {
         #[test]

@@ -4,9 +4,10 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -21,6 +22,9 @@ use tempfile::TempDir;
 
 /// How long anything in a test may take.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How often a datagram is sent again.
+const ASKED_MAX: usize = 3;
 
 /// A network namespace, pinned at a path.
 pub struct Netns {
@@ -235,6 +239,71 @@ pub fn transfer(from: &Netns, to: &Netns, target: SocketAddr, bytes: usize) -> D
         stream.write_all(&vec![7; bytes]).unwrap();
         server.join().unwrap()
     })
+}
+
+/// A socket in a namespace that answers whatever it is told with its name, until it is dropped.
+pub struct Echo(Arc<AtomicBool>, Option<thread::JoinHandle<()>>);
+
+impl Echo {
+    pub fn new(netns: &Netns, at: SocketAddr, name: &'static str) -> Self {
+        let socket = netns.run(|| UdpSocket::bind(at)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        let ends = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&ends);
+        let thread = thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                if let Ok((_, from)) = socket.recv_from(&mut [0; 64]) {
+                    socket.send_to(name.as_bytes(), from).unwrap();
+                }
+            }
+        });
+        Self(ends, Some(thread))
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+        self.1.take().unwrap().join().unwrap();
+    }
+}
+
+/// Says something by UDP and waits for what comes back from the same address; a datagram may be lost on the way.
+pub fn ask(from: &Netns, target: SocketAddr) -> Result<String, String> {
+    let any: IpAddr = if target.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+    let socket = from.run(|| UdpSocket::bind((any, 0))).unwrap();
+    socket.connect(target).map_err(|error| format!("ask {target}: {error}"))?;
+    socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let mut last = String::new();
+    for _ in 0..ASKED_MAX {
+        let mut buffer = [0; 64];
+        match socket.send(b"?").and_then(|_| socket.recv(&mut buffer)) {
+            Ok(count) => return Ok(String::from_utf8_lossy(&buffer[..count]).into_owned()),
+            Err(error) => last = error.to_string(),
+        }
+    }
+    Err(format!("ask {target}: {last}"))
+}
+
+/// A pod that is attached, with ports of the host that lead to it.
+pub fn pod_with_ports(host: &Host, network: &Network, id: &str, ports: &str) -> Pod {
+    let netns = Netns::new();
+    let mut attachment = attachment(id, &netns.path());
+    attachment.runtime_config.insert("portMappings".into(), serde_json::from_str(ports).unwrap());
+    let result = host.add(network, &attachment).unwrap();
+    Pod { netns, attachment, result }
+}
+
+/// What `nft` says in a namespace.
+pub fn nft(netns: &Netns, words: &[&str]) -> String {
+    run(netns, "nft", words)
+}
+
+/// What a program says in a namespace.
+pub fn run(netns: &Netns, program: &str, words: &[&str]) -> String {
+    let output = netns.run(|| Command::new(program).args(words).output()).unwrap();
+    assert!(output.status.success(), "{program} {words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// Waits until a condition holds; on timeout what it said last is the failure.

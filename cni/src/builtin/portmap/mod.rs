@@ -70,10 +70,7 @@ impl Portmap {
         if self.own_table(site.network, result, bridge.as_deref()).ensure(nft, site)? {
             self.refill(nft, site)?;
         }
-        if let Some(bridge) = bridge {
-            // So that the host reaches a pod from 127.0.0.1. The guard, which keeps pods from reaching back, stands now.
-            Host::new(site).set(&format!("net/ipv4/conf/{bridge}/route_localnet"), "1")?;
-        }
+        route_localnet(site, bridge.as_deref())?;
         match nft.commit(addition(site, elements)) {
             Err(error) if is_taken(&error) => Err(Error::HostPort { port: taken(nft, site, elements)? }),
             other => Ok(other?),
@@ -92,7 +89,8 @@ impl Portmap {
         Ok(link.filter(|link| link.kind == "bridge").map(|link| link.name))
     }
 
-    /// The table is new: what had stood in it for those who are attached already is put back.
+    /// The table is new: what had stood in it for those who are attached already is put back. Streams that began while
+    /// it was not there would go past the pods for ever.
     fn refill(&self, nft: &mut Nft, site: Site<'_>) -> Result<(), Error> {
         for record in Cache::new(site).all()? {
             let elements = self.elements(&record.attachment, &record.result)?;
@@ -101,6 +99,8 @@ impl Portmap {
                 Err(error) if is_taken(&error) => {}
                 other => other?,
             }
+            let pairs = self.pairs(&record.attachment, &record.result)?;
+            forget(pairs.iter().filter_map(|(mapping, pod)| mapping.older(pod)))?;
         }
         Ok(())
     }
@@ -111,7 +111,8 @@ impl Portmap {
         let Some(record) = records.iter().find(has_ports) else { return Ok(()) };
         let bridge = self.bridge(&record.result)?;
         let table = self.own_table(site.network, &record.result, bridge.as_deref());
-        site.nft(|nft| if table.ensure(nft, site)? { self.refill(nft, site) } else { Ok(()) })
+        site.nft(|nft| if table.ensure(nft, site)? { self.refill(nft, site) } else { Ok(()) })?;
+        route_localnet(site, bridge.as_deref())
     }
 
     /// DEL: takes away what is marked as this attachment's. `result` is what ADD gave, if it came to its end.
@@ -173,6 +174,13 @@ impl Portmap {
         }
         Ok(pairs)
     }
+}
+
+/// So that the host reaches a pod from 127.0.0.1. The guard, which keeps pods from reaching back, must stand; the setting
+/// goes with the bridge.
+fn route_localnet(site: Site<'_>, bridge: Option<&str>) -> Result<(), Error> {
+    let Some(bridge) = bridge else { return Ok(()) };
+    Host::new(site).set(&format!("net/ipv4/conf/{bridge}/route_localnet"), "1")
 }
 
 /// Lets the kernel forget connections of UDP; the next packet of each begins a new one.

@@ -10,8 +10,13 @@
 //!     chain guard                      → 127.0.0.0/8 is not for what comes in over the bridge
 //! }
 //! ```
+//!
+//! From where a port is reached: from outside, from other pods, from the pod itself, and from the node by each of its
+//! addresses and by 127.0.0.1 (`route_localnet`). Not by `::1`: for IPv6 the kernel has no such setting, and drops the
+//! answers on their way back to `::1` whatever they are translated to. So `::1` is left alone: what listens there on the
+//! node is reached as before, and where nothing does the refusal comes at once, after which programs try 127.0.0.1.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use berth_sys::nft::rule::{
     Base as Header, Expr, Meta, Register, Rule, Verdict, destination_in, destination_local, destination_translated,
@@ -19,7 +24,7 @@ use berth_sys::nft::rule::{
 };
 use berth_sys::nft::set::Field;
 use berth_sys::nft::table::{Base, ChainKind, Family, Hook};
-use ipnetwork::{IpNetwork, Ipv4Network};
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
 use super::Portmap;
 use crate::builtin::masquerade::ending;
@@ -66,10 +71,12 @@ impl Portmap {
     fn rules(&self, subnets: &[IpNetwork], bridge: Option<&str>) -> Vec<(&'static str, Rule)> {
         let jump = || Expr::Verdict(Verdict::Jump("ports".to_owned()));
         let local = || destination_local().to_vec();
-        let mut rules = vec![
-            ("prerouting", ending(local(), jump(), "for the host")),
-            ("output", ending(local(), jump(), "from the host to itself")),
-        ];
+        let mut rules = vec![("prerouting", ending(local(), jump(), "for the host"))];
+        if let Ok(own) = Ipv6Network::new(Ipv6Addr::LOCALHOST, 128).map(IpNetwork::V6) {
+            let end = Expr::Verdict(Verdict::Return);
+            rules.push(("output", ending(destination_in(own), end, "no answer would come back to ::1")));
+        }
+        rules.push(("output", ending(local(), jump(), "from the host to itself")));
         // One address of the host goes before all of them.
         rules.extend(["one4", "any4", "one6", "any6"].map(|map| ("ports", translate(map))));
         let loopback = Ipv4Network::new([127, 0, 0, 0].into(), 8).map(IpNetwork::V4).ok();
