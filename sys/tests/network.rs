@@ -2,18 +2,23 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 
+use berth_sys::conntrack::{Conntrack, Which};
 use berth_sys::namespace::{Kind, in_netns, open, pin_new, unpin};
 use berth_sys::netlink::link::{Mac, NewBridge, NewVeth};
 use berth_sys::netlink::route::Way;
 use berth_sys::netlink::{Changes, Route};
 use berth_sys::nft::Nft;
 use berth_sys::nft::batch::Batch;
-use berth_sys::nft::rule::{Base as Header, Expr, Meta, Register, Rule, destination_local, source_in};
+use berth_sys::nft::rule::{
+    Base as Header, Expr, Meta, Register, Rule, Verdict, comes_in_by, destination_local, source_in,
+};
 use berth_sys::nft::set::{Element, Field, Set, concat};
 use berth_sys::nft::table::{Base, ChainKind, Family, Hook, Table};
 use nix::errno::Errno;
+use nix::libc;
 
 /// A network namespace that ends with the value.
 struct Netns {
@@ -121,7 +126,7 @@ fn a_batch_is_made_whole_or_not_at_all() {
     assert_eq!(nft.note(table).unwrap(), None);
 
     let mut batch = skeleton(table);
-    batch.add_rule(table, "no-such-chain", &Rule { exprs: vec![], comment: "wrong" });
+    batch.add_rule(table, "no-such-chain", &Rule { exprs: vec![], comment: "wrong".into() });
     let error = nft.commit(batch).unwrap_err();
     assert_eq!(error.errno(), Some(Errno::ENOENT));
     assert!(error.to_string().contains("no-such-chain"), "{error}");
@@ -176,7 +181,7 @@ fn skeleton(table: Table<'_>) -> Batch {
     batch.add_set(table, &Set { name: "ports", key, value: Some(&[Field::Ipv4, Field::Port]) });
     let mut exprs = source_in("10.0.0.0/24".parse().unwrap());
     exprs.push(Expr::Masquerade);
-    batch.add_rule(table, "postrouting", &Rule { exprs, comment: "to the outside" });
+    batch.add_rule(table, "postrouting", &Rule { exprs, comment: "to the outside".into() });
     let mut exprs = destination_local().to_vec();
     exprs.extend([
         Expr::Meta(Meta::Protocol, Register(0)),
@@ -184,6 +189,79 @@ fn skeleton(table: Table<'_>) -> Batch {
         Expr::Map("ports".into(), Register(0), Register(0)),
         Expr::Dnat { family: Family::Ip, address: Register(0), port: Register(1) },
     ]);
-    batch.add_rule(table, "prerouting", &Rule { exprs, comment: "from the outside" });
+    batch.add_rule(table, "prerouting", &Rule { exprs, comment: "from the outside".into() });
     batch
+}
+
+/// Connections that are there beside the ones that are meant.
+const OTHERS: u16 = 20_000;
+
+#[test]
+fn of_many_connections_only_those_that_are_meant_are_forgotten() {
+    let host = Netns::new();
+    let mut changes = Changes::new();
+    changes.set_up(1);
+    host.route().apply(changes).unwrap();
+    // With translation the kernel keeps connections.
+    let table = Table { family: Family::Inet, name: "test" };
+    host.run(Nft::open).unwrap().commit(skeleton(table)).unwrap();
+    let socket = host.run(|| UdpSocket::bind("127.0.0.1:0")).unwrap();
+    for port in 1..=OTHERS {
+        // Nobody listens there: the refusals are those of the datagrams before.
+        let _ = socket.send_to(b"?", ("127.0.0.1", port));
+    }
+    let count = || {
+        let text = host.run(|| std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count")).unwrap();
+        text.trim().parse::<u16>().unwrap()
+    };
+    let before = count();
+    assert!(before >= OTHERS, "{before}");
+    let mut conntrack = host.run(Conntrack::open).unwrap();
+    let address = "127.0.0.1".parse().unwrap();
+    for (which, expected) in [
+        (Which::BegunTo { address: "0.0.0.0".parse().unwrap(), port: 5000 }, 1),
+        (Which::BegunTo { address, port: 5000 }, 0),
+        (Which::BegunTo { address, port: 5001 }, 1),
+        (Which::BegunTo { address: "127.0.0.2".parse().unwrap(), port: 5002 }, 0),
+        (Which::AnsweredFrom { address, port: 5003 }, 1),
+        (Which::BegunTo { address: "::".parse().unwrap(), port: 5004 }, 0),
+    ] {
+        assert_eq!(conntrack.forget(libc::IPPROTO_UDP as u8, which).unwrap(), expected, "{which:?}");
+    }
+    assert_eq!(conntrack.forget(libc::IPPROTO_TCP as u8, Which::BegunTo { address, port: 5005 }).unwrap(), 0);
+    assert!(count() >= OTHERS - 3);
+}
+
+#[test]
+fn rules_are_put_into_a_chain_of_others_and_taken_out_again() {
+    let host = Netns::new();
+    let mut nft = host.run(Nft::open).unwrap();
+    let table = Table { family: Family::Ip, name: "filter" };
+    assert_eq!(nft.chain(table, "FORWARD").unwrap(), None);
+    assert_eq!(nft.rules(table, "FORWARD").unwrap(), []);
+    let mut batch = Batch::new();
+    batch.add_table(table);
+    batch.add_chain(table, "FORWARD", Some(Base { kind: ChainKind::Filter, hook: Hook::Forward, priority: 0 }));
+    batch.add_chain(table, "OURS", None);
+    let accept = |comment: &'static str| Rule {
+        exprs: comes_in_by("br0").into_iter().chain([Expr::Verdict(Verdict::Accept)]).collect(),
+        comment: comment.into(),
+    };
+    batch.add_rule(table, "FORWARD", &accept("second"));
+    batch.insert_rule(table, "FORWARD", &accept("first"));
+    nft.commit(batch).unwrap();
+    let chain = nft.chain(table, "FORWARD").unwrap().unwrap();
+    assert_eq!((chain.hook, chain.drops), (Some(Hook::Forward as u32), false));
+    assert_eq!(nft.chain(table, "OURS").unwrap().unwrap().hook, None);
+    let rules = nft.rules(table, "FORWARD").unwrap();
+    assert_eq!(rules.iter().map(|rule| rule.comment.as_str()).collect::<Vec<_>>(), ["first", "second"]);
+
+    let mut batch = Batch::new();
+    batch.delete_rule(table, "FORWARD", &rules[0]);
+    batch.delete_chain(table, "OURS");
+    nft.commit(batch).unwrap();
+    assert_eq!(nft.rules(table, "FORWARD").unwrap(), rules[1..]);
+    let mut batch = Batch::new();
+    batch.delete_rule(table, "FORWARD", &rules[0]);
+    assert_eq!(nft.commit(batch).unwrap_err().errno(), Some(Errno::ENOENT));
 }

@@ -50,5 +50,5 @@ fn returning() -> Expr {
 /// A rule that does something with the packets that match.
 pub(super) fn ending(mut exprs: Vec<Expr>, end: Expr, comment: &'static str) -> Rule {
     exprs.push(end);
-    Rule { exprs, comment }
+    Rule { exprs, comment: comment.into() }
 }

@@ -1,16 +1,19 @@
 //! Rules: a list of expressions, each of which loads, compares or decides. A comparison that fails ends its rule.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
 use super::batch::Batch;
 use super::table::Table;
-use super::{header, kind};
-use crate::netlink::message::Attributes;
+use super::{Nft, body, header, if_absent, kind};
+use crate::netlink::Error;
+use crate::netlink::message::{Attributes, Messages, attribute};
 
 const RULE_TABLE: u16 = 1;
 const RULE_CHAIN: u16 = 2;
+const RULE_HANDLE: u16 = 3;
 const RULE_EXPRESSIONS: u16 = 4;
 const RULE_USERDATA: u16 = 7;
 const LIST_ITEM: u16 = 1;
@@ -22,10 +25,16 @@ const VERDICT_CODE: u16 = 1;
 const VERDICT_CHAIN: u16 = 2;
 const FIB_RESULT_ADDRESS_TYPE: u32 = 3;
 const FIB_OF_DESTINATION: u32 = 1 << 1;
+const CT_STATE: u32 = 0;
 const CT_STATUS: u32 = 2;
 const NAT_RANDOM_FULLY: u32 = 1 << 4;
 /// Bit of a connection's status: its destination was translated (`IPS_DST_NAT`).
 const STATUS_DNAT: u32 = 1 << 5;
+/// Bits of a connection's state: established, or brought about by one that is (`NF_CT_STATE_BIT`).
+const STATE_GOES_ON: u32 = 1 << 1 | 1 << 2;
+/// `ETH_P_IP` and `ETH_P_IPV6`.
+const ETHER_TYPE_IPV4: u16 = 0x0800;
+const ETHER_TYPE_IPV6: u16 = 0x86dd;
 /// Longest comment that nft shows.
 const COMMENT_BYTES_MAX: usize = 127;
 
@@ -47,6 +56,10 @@ pub enum Meta {
     Version = libc::NFT_META_NFPROTO as u32,
     /// Name of the link that the packet came in by, 16 bytes.
     InputName = libc::NFT_META_IIFNAME as u32,
+    /// Name of the link that the packet leaves by, 16 bytes.
+    OutputName = libc::NFT_META_OIFNAME as u32,
+    /// What is in a frame, two bytes: the number of Ethernet. For bridges, where [`Self::Version`] is neither.
+    EtherType = libc::NFT_META_PROTOCOL as u32,
     /// TCP, UDP…, one byte.
     Protocol = libc::NFT_META_L4PROTO as u32,
 }
@@ -95,6 +108,8 @@ pub enum Expr {
     Set(String, Register),
     /// Loads the type of the destination address as the routing tables see it, such as local (`RTN_LOCAL`).
     DestinationType(Register),
+    /// Loads the bit of the state that the connection is in.
+    ConnectionState(Register),
     /// Loads the status bits of the connection.
     ConnectionStatus(Register),
     /// Source becomes the address of the link that the packet leaves through, at a port that nobody can guess.
@@ -118,7 +133,53 @@ pub struct Rule {
     /// What it does.
     pub exprs: Vec<Expr>,
     /// Shown by `nft list`.
-    pub comment: &'static str,
+    pub comment: Cow<'static, str>,
+}
+
+/// A rule as the kernel has it, whoever made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The kernel's number for it, of which each is given once in a table.
+    pub handle: u64,
+    /// Its comment; empty if it has none.
+    pub comment: String,
+}
+
+/// Goes on if the packet came in by the link of this name.
+pub fn comes_in_by(link: &str) -> [Expr; 2] {
+    [Expr::Meta(Meta::InputName, Register(0)), Expr::Equal(Register(0), link_name(link))]
+}
+
+/// Goes on if the packet leaves by the link of this name.
+pub fn leaves_by(link: &str) -> [Expr; 2] {
+    [Expr::Meta(Meta::OutputName, Register(0)), Expr::Equal(Register(0), link_name(link))]
+}
+
+/// Goes on if the packet came in by a link of another name.
+pub fn comes_in_elsewhere(link: &str) -> [Expr; 2] {
+    [Expr::Meta(Meta::InputName, Register(0)), Expr::Differ(Register(0), link_name(link))]
+}
+
+fn link_name(link: &str) -> Vec<u8> {
+    let mut name = link.as_bytes().to_vec();
+    name.resize(libc::IFNAMSIZ, 0);
+    name
+}
+
+/// Goes on if the packet is of a connection that both sides have spoken in, or was brought about by one.
+pub fn connection_goes_on() -> [Expr; 3] {
+    let register = Register(0);
+    let bits = STATE_GOES_ON.to_ne_bytes().to_vec();
+    [Expr::ConnectionState(register), Expr::And(register, bits), Expr::Differ(register, vec![0; 4])]
+}
+
+/// Goes on if a frame on a bridge has a packet in it whose destination is in the network.
+pub fn bridged_destination_in(network: IpNetwork) -> Vec<Expr> {
+    let number = if network.is_ipv4() { ETHER_TYPE_IPV4 } else { ETHER_TYPE_IPV6 };
+    let mut exprs =
+        vec![Expr::Meta(Meta::EtherType, Register(0)), Expr::Equal(Register(0), number.to_be_bytes().to_vec())];
+    exprs.extend(destination_in(network).into_iter().skip(version_is(&network.ip()).len()));
+    exprs
 }
 
 /// Goes on if the packet's source is in the network.
@@ -163,22 +224,68 @@ fn address_in(network: IpNetwork, v4_offset: u32, v6_offset: u32) -> Vec<Expr> {
     exprs
 }
 
+impl Nft {
+    /// The rules of a chain, in their order; none if there is no such chain.
+    pub fn rules(&mut self, table: Table<'_>, chain: &str) -> Result<Vec<Standing>, Error> {
+        let mut request = Messages::new();
+        let flags = libc::NLM_F_REQUEST | libc::NLM_F_DUMP;
+        let what = format!("read the rules of nft chain {} {chain}", table.name);
+        request.push(what, kind(libc::NFT_MSG_GETRULE), flags, |message| {
+            header(message, table);
+            name_chain(message, table, chain);
+        });
+        let found = self.socket.dump(&mut request, |message| body(message).and_then(Standing::parse));
+        if_absent(found, Vec::new())
+    }
+}
+
+impl Standing {
+    fn parse(attributes: &[u8]) -> Option<Self> {
+        let handle = u64::from_be_bytes(attribute(attributes, RULE_HANDLE)?.try_into().ok()?);
+        let comment = attribute(attributes, RULE_USERDATA).and_then(comment_in).unwrap_or_default();
+        Some(Self { handle, comment })
+    }
+}
+
 impl Batch {
     /// Puts a rule at the end of a chain.
     pub fn add_rule(&mut self, table: Table<'_>, chain: &str, rule: &Rule) {
+        self.rule(libc::NLM_F_APPEND, table, chain, rule);
+    }
+
+    /// Puts a rule at the beginning of a chain.
+    pub fn insert_rule(&mut self, table: Table<'_>, chain: &str, rule: &Rule) {
+        self.rule(0, table, chain, rule);
+    }
+
+    fn rule(&mut self, place: i32, table: Table<'_>, chain: &str, rule: &Rule) {
         let what = format!("add a rule ({}) to nft chain {} {chain}", rule.comment, table.name);
-        self.push(what, kind(libc::NFT_MSG_NEWRULE), libc::NLM_F_CREATE | libc::NLM_F_APPEND, |message| {
+        self.push(what, kind(libc::NFT_MSG_NEWRULE), libc::NLM_F_CREATE | place, |message| {
             header(message, table);
-            message.put_str(RULE_TABLE, table.name);
-            message.put_str(RULE_CHAIN, chain);
+            name_chain(message, table, chain);
             message.nest(RULE_EXPRESSIONS, |list| {
                 for expr in &rule.exprs {
                     list.nest(LIST_ITEM, |item| write(item, expr));
                 }
             });
-            message.put(RULE_USERDATA, &comment(rule.comment));
+            message.put(RULE_USERDATA, &comment(&rule.comment));
         });
     }
+
+    /// Deletes a rule; refused with `ENOENT` if it is gone.
+    pub fn delete_rule(&mut self, table: Table<'_>, chain: &str, rule: &Standing) {
+        let what = format!("delete a rule ({}) of nft chain {} {chain}", rule.comment, table.name);
+        self.push(what, kind(libc::NFT_MSG_DELRULE), 0, |message| {
+            header(message, table);
+            name_chain(message, table, chain);
+            message.put(RULE_HANDLE, &rule.handle.to_be_bytes());
+        });
+    }
+}
+
+fn name_chain(message: &mut Attributes<'_>, table: Table<'_>, chain: &str) {
+    message.put_str(RULE_TABLE, table.name);
+    message.put_str(RULE_CHAIN, chain);
 }
 
 /// A comment as nft keeps it: type 0, length, text with its zero byte.
@@ -233,6 +340,7 @@ fn write(item: &mut Attributes<'_>, expr: &Expr) {
                 (3, Value::Number(FIB_OF_DESTINATION)),
             ],
         ),
+        Expr::ConnectionState(to) => ("ct", vec![(1, Value::Number(to.number())), (2, Value::Number(CT_STATE))]),
         Expr::ConnectionStatus(to) => ("ct", vec![(1, Value::Number(to.number())), (2, Value::Number(CT_STATUS))]),
         Expr::Masquerade => ("masq", vec![(1, Value::Number(NAT_RANDOM_FULLY))]),
         Expr::Dnat { family, address, port } => (

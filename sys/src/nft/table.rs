@@ -1,12 +1,15 @@
 //! Tables and chains.
 
 use super::batch::Batch;
-use super::{TABLE_NAME, header, kind};
+use super::{Nft, TABLE_NAME, body, header, if_absent, kind};
+use crate::netlink::Error;
+use crate::netlink::message::{Messages, attribute};
 
 pub(super) const TABLE_USERDATA: u16 = 6;
 const CHAIN_TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
 const CHAIN_HOOK: u16 = 4;
+const CHAIN_POLICY: u16 = 5;
 const CHAIN_TYPE: u16 = 7;
 const HOOK_NUMBER: u16 = 1;
 const HOOK_PRIORITY: u16 = 2;
@@ -21,6 +24,8 @@ pub enum Family {
     Ip = libc::NFPROTO_IPV4 as u8,
     /// IPv6.
     Ip6 = libc::NFPROTO_IPV6 as u8,
+    /// What passes from one port of a bridge to another.
+    Bridge = libc::NFPROTO_BRIDGE as u8,
 }
 
 /// A table, by its name.
@@ -68,6 +73,39 @@ pub struct Base {
     pub priority: i32,
 }
 
+/// A chain as the kernel has it, whoever made it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chain {
+    /// The number of the [`Hook`] that its packets come from; `None` if other chains send them.
+    pub hook: Option<u32>,
+    /// Whether it drops what none of its rules decides about.
+    pub drops: bool,
+}
+
+impl Nft {
+    /// A chain; `None` if there is no such chain or no such table.
+    pub fn chain(&mut self, table: Table<'_>, name: &str) -> Result<Option<Chain>, Error> {
+        let mut request = Messages::new();
+        let flags = libc::NLM_F_REQUEST | libc::NLM_F_ACK;
+        let what = format!("read nft chain {} {name}", table.name);
+        request.push(what, kind(libc::NFT_MSG_GETCHAIN), flags, |message| {
+            header(message, table);
+            message.put_str(CHAIN_TABLE, table.name);
+            message.put_str(CHAIN_NAME, name);
+        });
+        let mut chain = None;
+        let answer = self.socket.answers(&mut request, |message| chain = body(message).map(parse));
+        if_absent(answer.map(|()| chain), None)
+    }
+}
+
+fn parse(attributes: &[u8]) -> Chain {
+    let number = |bytes: &[u8]| bytes.try_into().ok().map(u32::from_be_bytes);
+    let hook = attribute(attributes, CHAIN_HOOK).and_then(|hook| attribute(hook, HOOK_NUMBER)).and_then(number);
+    let policy = attribute(attributes, CHAIN_POLICY).and_then(number);
+    Chain { hook, drops: policy == Some(libc::NF_DROP as u32) }
+}
+
 impl Batch {
     /// Makes a table, if it is not there.
     pub fn add_table(&mut self, table: Table<'_>) {
@@ -95,6 +133,16 @@ impl Batch {
         self.push(format!("delete nft table {}", table.name), kind(libc::NFT_MSG_DELTABLE), 0, |message| {
             header(message, table);
             message.put_str(TABLE_NAME, table.name);
+        });
+    }
+
+    /// Deletes a chain with its rules; refused with `EBUSY` while other rules send packets there.
+    pub fn delete_chain(&mut self, table: Table<'_>, name: &str) {
+        let what = format!("delete nft chain {} {name}", table.name);
+        self.push(what, kind(libc::NFT_MSG_DELCHAIN), 0, |message| {
+            header(message, table);
+            message.put_str(CHAIN_TABLE, table.name);
+            message.put_str(CHAIN_NAME, name);
         });
     }
 

@@ -19,8 +19,8 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use berth_sys::nft::rule::{
-    Base as Header, Expr, Meta, Register, Rule, Verdict, destination_in, destination_local, destination_translated,
-    source_in, version_is,
+    Base as Header, Expr, Meta, Register, Rule, Verdict, comes_in_by, destination_in, destination_local,
+    destination_translated, source_in, version_is,
 };
 use berth_sys::nft::set::Field;
 use berth_sys::nft::table::{Base, ChainKind, Family, Hook};
@@ -94,9 +94,7 @@ impl Portmap {
             }
         }
         if let (Some(bridge), Some(loopback)) = (bridge, loopback) {
-            let mut name = bridge.as_bytes().to_vec();
-            name.resize(nix::libc::IFNAMSIZ, 0);
-            let mut exprs = vec![Expr::Meta(Meta::InputName, Register(0)), Expr::Equal(Register(0), name)];
+            let mut exprs = comes_in_by(bridge).to_vec();
             exprs.extend(destination_in(loopback));
             rules.push(("guard", ending(exprs, Expr::Verdict(Verdict::Drop), "pods do not reach the host's loopback")));
         }
