@@ -69,6 +69,22 @@ impl Cache {
         file::remove(&path).map_err(Error::io("remove the result", &path))
     }
 
+    /// Whether there is no record, readable or not.
+    pub(crate) fn is_empty(&self) -> Result<bool, Error> {
+        let failed = || Error::io("list", &self.folder);
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
+            Err(error) => return Err(failed()(error)),
+        };
+        for entry in entries {
+            if !is_unfinished(&entry.map_err(failed())?.path()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// All records that can be read. Files that are damaged are removed; those that somebody may be writing are passed over.
     pub(crate) fn all(&self) -> Result<Vec<Record>, Error> {
         let mut records = Vec::new();

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 use crate::attachment::{Attachment, Owner};
 use crate::builtin::bridge::Interfaces;
+use crate::builtin::firewall::Firewall;
 use crate::builtin::wishes::Wishes;
 use crate::builtin::{Plugin, loopback};
 use crate::cache::{Cache, Record};
@@ -43,7 +44,7 @@ impl<'a> Chain<'a> {
     /// ADD, behind plugins that gave this result.
     pub(crate) fn add(&self, attachment: &'a Attachment, previous: Option<AddResult>) -> Result<AddResult, Error> {
         let call = self.call(attachment)?;
-        let _using = self.host().using()?;
+        let using = self.host().using()?;
         let (cache, owner) = (self.cache(), call.owner());
         if cache.has(&owner) {
             let Owner { container_id, ifname } = owner;
@@ -59,6 +60,8 @@ impl<'a> Chain<'a> {
         if result.is_err() {
             // The error that began it is the one to tell.
             let _ = self.back(&call, None, Interfaces::Delete);
+            drop(using);
+            let _ = self.rest();
         }
         result
     }
@@ -77,6 +80,7 @@ impl<'a> Chain<'a> {
                 Plugin::Loopback => loopback::add(call, result)?,
                 Plugin::Portmap(portmap) => portmap.add(call, result)?,
                 Plugin::Bandwidth(bandwidth) => bandwidth.add(call, result)?,
+                Plugin::Firewall(firewall) => firewall.add(call, result)?,
                 Plugin::Ipam(ipam, object) => ipam.add(call, &Wishes::of(object, call)?)?,
                 Plugin::Foreign(foreign) => foreign.add(call, result.as_ref())?,
             };
@@ -94,8 +98,39 @@ impl<'a> Chain<'a> {
         interfaces: Interfaces,
     ) -> Result<(), Error> {
         let call = self.call(attachment)?;
-        let _using = self.host().using()?;
-        self.delete(&call, told, interfaces)
+        let using = self.host().using()?;
+        let outcome = self.delete(&call, told, interfaces);
+        drop(using);
+        outcome.and(self.rest())
+    }
+
+    /// What stands on the host for all attachments together, in tables of others too, goes with the last of them. Whoever
+    /// is in the middle of something comes here after it.
+    fn rest(&self) -> Result<(), Error> {
+        if self.firewalls().next().is_none() || !self.cache().is_empty()? {
+            return Ok(());
+        }
+        let Some(_clearing) = self.host().clearing_if_unused()? else { return Ok(()) };
+        self.rest_alone()
+    }
+
+    /// As [`Self::rest`], for who keeps everybody out already.
+    fn rest_alone(&self) -> Result<(), Error> {
+        if !self.cache().is_empty()? {
+            return Ok(());
+        }
+        let mut outcome = Ok(());
+        for firewall in self.firewalls() {
+            outcome = outcome.and(firewall.rest(self.site()));
+        }
+        outcome
+    }
+
+    fn firewalls(&self) -> impl Iterator<Item = &Firewall> {
+        self.list.plugins.iter().filter_map(|plugin| match plugin {
+            Plugin::Firewall(firewall) => Some(firewall),
+            _ => None,
+        })
     }
 
     fn delete(&self, call: &Call<'_>, told: Option<&AddResult>, interfaces: Interfaces) -> Result<(), Error> {
@@ -119,7 +154,7 @@ impl<'a> Chain<'a> {
         for plugin in self.list.plugins.iter().rev() {
             let done = match plugin {
                 Plugin::Bridge(bridge) => bridge.del(call, result, interfaces),
-                Plugin::Loopback => Ok(()),
+                Plugin::Loopback | Plugin::Firewall(_) => Ok(()),
                 Plugin::Portmap(portmap) => portmap.del(call, result),
                 Plugin::Bandwidth(bandwidth) => bandwidth.del(call, result.is_some()),
                 Plugin::Ipam(ipam, _) => ipam.del(call, result),
@@ -152,6 +187,7 @@ impl<'a> Chain<'a> {
                 Plugin::Loopback => loopback::check(&call),
                 Plugin::Portmap(portmap) => portmap.check(&call, result),
                 Plugin::Bandwidth(bandwidth) => bandwidth.check(&call),
+                Plugin::Firewall(firewall) => firewall.check(&call, result),
                 Plugin::Ipam(ipam, _) => ipam.check(&call, result),
                 Plugin::Foreign(foreign) => foreign.check(&call, result),
             }?;
@@ -173,7 +209,7 @@ impl<'a> Chain<'a> {
                 outcome = outcome.and(self.delete(&call, None, Interfaces::Leave));
             }
         }
-        outcome.and(self.sweep(&valid))
+        outcome.and(self.sweep(&valid)).and(self.rest_alone())
     }
 
     /// What no record tells about: the leftovers of an ADD that was killed.
@@ -188,7 +224,7 @@ impl<'a> Chain<'a> {
                 Plugin::Foreign(foreign) => foreign.gc(site, &owners),
                 Plugin::Portmap(portmap) => portmap.gc(site, valid),
                 Plugin::Bandwidth(bandwidth) => bandwidth.gc(valid),
-                Plugin::Loopback => Ok(()),
+                Plugin::Loopback | Plugin::Firewall(_) => Ok(()),
             };
             outcome = outcome.and(done);
         }
@@ -204,6 +240,7 @@ impl<'a> Chain<'a> {
             let done = match plugin {
                 Plugin::Bridge(bridge) => bridge.repair(self.site(), &records),
                 Plugin::Portmap(portmap) => portmap.repair(self.site(), &records),
+                Plugin::Firewall(firewall) => firewall.repair(self.site(), &records),
                 Plugin::Ipam(..) | Plugin::Loopback | Plugin::Bandwidth(_) | Plugin::Foreign(_) => Ok(()),
             };
             outcome = outcome.and(done);
@@ -223,7 +260,7 @@ impl<'a> Chain<'a> {
                 Plugin::Bridge(bridge) => bridge.status(site).map_err(|error| unavailable(&error)),
                 Plugin::Ipam(ipam, _) => ipam.status(site).map_err(|error| unavailable(&error)),
                 Plugin::Foreign(foreign) => foreign.status(site),
-                Plugin::Loopback | Plugin::Portmap(_) | Plugin::Bandwidth(_) => Ok(()),
+                Plugin::Loopback | Plugin::Portmap(_) | Plugin::Bandwidth(_) | Plugin::Firewall(_) => Ok(()),
             }?;
         }
         Ok(())
@@ -241,6 +278,7 @@ impl<'a> Chain<'a> {
                 Plugin::Bridge(bridge) => bridge.remove(self.site()),
                 Plugin::Portmap(portmap) => portmap.remove(self.site()),
                 Plugin::Ipam(ipam, _) => ipam.remove(self.site()),
+                Plugin::Firewall(firewall) => firewall.rest(self.site()),
                 Plugin::Loopback | Plugin::Bandwidth(_) | Plugin::Foreign(_) => Ok(()),
             }?;
         }

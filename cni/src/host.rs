@@ -53,11 +53,20 @@ impl Host {
         self.take("use", Mode::Alone)
     }
 
+    /// Keeps everybody out if nobody uses the network; `None` if somebody does.
+    pub(crate) fn clearing_if_unused(&self) -> Result<Option<Held>, Error> {
+        lock::try_take(&self.lock_path("use")?, Mode::Alone)
+    }
+
     fn take(&self, purpose: &str, mode: Mode) -> Result<Held, Error> {
+        lock::take(&self.lock_path(purpose)?, mode)
+    }
+
+    fn lock_path(&self, purpose: &str) -> Result<PathBuf, Error> {
         if !self.folder.exists() {
             fs::create_dir_all(&self.folder).map_err(Error::io("make the folder", &self.folder))?;
         }
-        lock::take(&self.folder.join(format!("{}.{purpose}.lock", self.network)), mode)
+        Ok(self.folder.join(format!("{}.{purpose}.lock", self.network)))
     }
 
     /// Gives a setting a value and remembers the old one. `name` is its path, such as `net/ipv4/ip_forward`.

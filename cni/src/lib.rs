@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `list` | configuration lists |
 //! | `chain` | the verbs over a list; taking back what failed |
-//! | `builtin` | bridge, host-local, static, portmap, bandwidth, loopback |
+//! | `builtin` | bridge, host-local, static, portmap, bandwidth, firewall, loopback |
 //! | `foreign` | plugins that are programs |
 //! | [`nodes`] | ways to the pods of other nodes |
 //! | [`plugin`] | the built-in ones as such programs, for others |
@@ -101,8 +101,8 @@ impl Network {
         })
     }
 
-    /// The list of the built-in network: bridge with host-local addresses and masquerade, loopback, portmap,
-    /// bandwidth.
+    /// The list of the built-in network: bridge with host-local addresses and masquerade, loopback, portmap, bandwidth,
+    /// firewall.
     pub fn builtin(
         name: &str,
         bridge: &str,

@@ -44,5 +44,7 @@ pub(crate) const PLUGIN_OUTPUT_BYTES_MAX: usize = 1024 * 1024;
 pub(crate) const PLUGIN_STDERR_BYTES_MAX: usize = 4096;
 /// Most conversations about nftables that are kept open.
 pub(crate) const NFT_SOCKETS_MAX: usize = 4;
+/// How often rules in a table of others are looked at and put in while somebody else changes it.
+pub(crate) const FILTER_RACES_MAX: usize = 8;
 /// How often the ways to other nodes are looked at and mended in one go: a device first, then what stands on it.
 pub(crate) const RECONCILE_PASSES_MAX: usize = 6;

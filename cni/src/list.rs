@@ -123,6 +123,7 @@ pub(crate) fn builtin(name: &str, bridge: &str, ranges: &[IpNetwork], mtu: Optio
             {"type": "loopback"},
             {"type": "portmap", "capabilities": {"portMappings": true}},
             {"type": "bandwidth", "capabilities": {"bandwidth": true}},
+            {"type": "firewall"},
         ],
     })
 }

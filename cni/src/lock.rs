@@ -24,23 +24,22 @@ pub(crate) enum Mode {
     Alone,
 }
 
+/// Takes the lock of `path` if nobody holds it otherwise: `None` without waiting. Its folder must be there.
+pub(crate) fn try_take(path: &Path, mode: Mode) -> Result<Option<Held>, Error> {
+    match Flock::lock(open(path)?, mode.argument()) {
+        Ok(held) => Ok(Some(held)),
+        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, errno)) => Err(Error::io("take the lock", path)(errno.into())),
+    }
+}
+
 /// Takes the lock of `path`, which is made if it is not there; its folder must be.
 pub(crate) fn take(path: &Path, mode: Mode) -> Result<Held, Error> {
-    let argument = match mode {
-        Mode::Shared => FlockArg::LockSharedNonblock,
-        Mode::Alone => FlockArg::LockExclusiveNonblock,
-    };
-    let mut file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(Error::io("open the lock", path))?;
+    let mut file = open(path)?;
     let deadline = Instant::now() + LOCK_WAIT_MAX;
     let mut pause = Duration::from_micros(50);
     loop {
-        match Flock::lock(file, argument) {
+        match Flock::lock(file, mode.argument()) {
             Ok(held) => return Ok(held),
             Err((_, Errno::EWOULDBLOCK)) if Instant::now() >= deadline => {
                 return Err(Error::Locked { path: path.to_owned() });
@@ -51,4 +50,19 @@ pub(crate) fn take(path: &Path, mode: Mode) -> Result<Held, Error> {
         thread::sleep(pause);
         pause = (pause * 2).min(LOCK_PAUSE_MAX);
     }
+}
+
+impl Mode {
+    fn argument(self) -> FlockArg {
+        match self {
+            Self::Shared => FlockArg::LockSharedNonblock,
+            Self::Alone => FlockArg::LockExclusiveNonblock,
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<File, Error> {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true).mode(0o600);
+    options.open(path).map_err(Error::io("open the lock", path))
 }

@@ -28,7 +28,7 @@ use crate::spec::result::AddResult;
 use crate::{Attachment, Dirs, Error};
 
 /// The plugins that there are, as they are called in a plugin folder.
-pub const NAMES: &[&str] = &["bridge", "bandwidth", "host-local", "loopback", "portmap", "static"];
+pub const NAMES: &[&str] = &["bridge", "bandwidth", "firewall", "host-local", "loopback", "portmap", "static"];
 
 /// Those that give out addresses; their configuration is the `ipam` of another plugin's.
 const IPAMS: &[&str] = &["host-local", "static"];

@@ -11,7 +11,7 @@
 //! ```
 
 use berth_sys::nft::rule::{Expr, Rule, Verdict, destination_in, source_in};
-use berth_sys::nft::table::{Base, ChainKind, Hook};
+use berth_sys::nft::table::{Base, ChainKind, Family, Hook};
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
 use super::own_table::{OwnTable, table_name};
@@ -24,6 +24,7 @@ const PRIORITY: i32 = 100;
 pub(crate) fn table(network: &str, subnets: &[IpNetwork], inside: &[IpNetwork]) -> OwnTable {
     let base = Base { kind: ChainKind::Nat, hook: Hook::PostRouting, priority: PRIORITY };
     OwnTable {
+        family: Family::Inet,
         name: table_name(network),
         chains: vec![(CHAIN, Some(base))],
         maps: vec![],

@@ -5,12 +5,15 @@
 //! | [`bridge`] | interface, address, routes, masquerade ([`masquerade`]) |
 //! | [`ipam`] | addresses, for `bridge` |
 //! | [`portmap`] | ports of the host that lead to the pod |
+//! | [`firewall`] | pods let through where others drop; who may begin to talk to them |
 //! | [`bandwidth`] | how fast the pod may receive and send |
 //! | [`loopback`] | `lo` |
+//!
+//! What several of them are made of: [`own_table`], one nft table that is ours alone.
 
 pub(crate) mod bandwidth;
 pub(crate) mod bridge;
-
+pub(crate) mod firewall;
 pub(crate) mod ipam;
 pub(crate) mod loopback;
 pub(crate) mod masquerade;
@@ -20,7 +23,9 @@ pub(crate) mod wishes;
 
 use bandwidth::Bandwidth;
 use bridge::Bridge;
+use firewall::Firewall;
 use ipam::Ipam;
+use ipnetwork::IpNetwork;
 use portmap::Portmap;
 use serde_json::{Map, Value};
 use wishes::Wishes;
@@ -38,6 +43,7 @@ pub(crate) enum Plugin {
     Loopback,
     Portmap(Portmap),
     Bandwidth(Bandwidth),
+    Firewall(Firewall),
     /// Addresses alone, and the object of the plugin that they are for: no list has it, but a plugin's program can be it.
     Ipam(Ipam, Map<String, Value>),
     Foreign(Foreign),
@@ -50,16 +56,25 @@ impl Plugin {
             "bridge" => Ok(Self::Bridge(Box::new(Bridge::parse(fields)?))),
             "loopback" => Ok(Self::Loopback),
             "portmap" => {
-                let bridge = before.iter().find_map(|plugin| match plugin {
-                    Self::Bridge(bridge) => Some(bridge),
-                    _ => None,
-                });
-                let subnets = bridge.map(|bridge| bridge.ipam.subnets()).unwrap_or_default();
-                Ok(Self::Portmap(Portmap::parse(fields, bridge.map(|bridge| bridge.name.clone()), subnets)?))
+                let (bridge, subnets) = Self::bridge_among(before);
+                Ok(Self::Portmap(Portmap::parse(fields, bridge, subnets)?))
+            }
+            "firewall" => {
+                let (bridge, subnets) = Self::bridge_among(before);
+                Ok(Self::Firewall(Firewall::parse(fields, bridge, subnets)?))
             }
             "bandwidth" => Ok(Self::Bandwidth(Bandwidth::parse(fields)?)),
             _ => Self::foreign(fields, before),
         }
+    }
+
+    /// The name of the built-in bridge among plugins, and the subnets that it gives addresses of.
+    fn bridge_among(plugins: &[Plugin]) -> (Option<String>, Vec<IpNetwork>) {
+        let bridge = plugins.iter().find_map(|plugin| match plugin {
+            Self::Bridge(bridge) => Some(bridge),
+            _ => None,
+        });
+        bridge.map(|bridge| (Some(bridge.name.clone()), bridge.ipam.subnets())).unwrap_or_default()
     }
 
     /// Parses one plugin object as that of a program.
@@ -75,7 +90,7 @@ impl Plugin {
             Self::Ipam(_, object) => Wishes::of(object, call).map(drop),
             Self::Portmap(portmap) => portmap.elements(call.attachment, result).map(drop),
             Self::Bandwidth(bandwidth) => bandwidth.limits(call).map(drop),
-            Self::Loopback | Self::Foreign(_) => Ok(()),
+            Self::Loopback | Self::Firewall(_) | Self::Foreign(_) => Ok(()),
         }
     }
 }

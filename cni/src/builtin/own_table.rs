@@ -14,6 +14,7 @@ use crate::site::Site;
 /// A table as it should be.
 #[derive(Debug)]
 pub(crate) struct OwnTable {
+    pub(crate) family: Family,
     pub(crate) name: String,
     /// Chains, before the rules that send packets there.
     pub(crate) chains: Vec<(&'static str, Option<Base>)>,
@@ -31,7 +32,7 @@ impl OwnTable {
 
     /// Whether the table is there and as it should be.
     pub(crate) fn stands(&self, nft: &mut Nft) -> Result<bool, Error> {
-        Ok(nft.note(table(&self.name))?.as_deref() == Some(self.note().as_bytes()))
+        Ok(nft.note(self.table())?.as_deref() == Some(self.note().as_bytes()))
     }
 
     /// Makes the table, or makes it anew, unless it is as it should be. Whether it had to be made is returned.
@@ -47,9 +48,13 @@ impl OwnTable {
         Ok(true)
     }
 
+    fn table(&self) -> Table<'_> {
+        Table { family: self.family, name: &self.name }
+    }
+
     /// One transaction, so that no packet passes between the old table and the new one.
     fn replacement(&self) -> Batch {
-        let table = table(&self.name);
+        let table = self.table();
         let mut batch = Batch::new();
         // Made first, so that there is one to delete.
         batch.add_table(table);
@@ -73,18 +78,24 @@ pub(crate) fn table_name(network: &str) -> String {
     format!("berth-{network}")
 }
 
-/// A table of ours, by its name.
+/// A table of ours for both versions of IP, by its name.
 pub(crate) fn table(name: &str) -> Table<'_> {
     Table { family: Family::Inet, name }
 }
 
 /// Deletes a table; none is success.
 pub(crate) fn remove(nft: &mut Nft, name: &str) -> Result<(), Error> {
-    if nft.note(table(name))?.is_none() {
+    remove_of(nft, Family::Inet, name)
+}
+
+/// As [`remove`], for any family.
+pub(crate) fn remove_of(nft: &mut Nft, family: Family, name: &str) -> Result<(), Error> {
+    let table = Table { family, name };
+    if nft.note(table)?.is_none() {
         return Ok(());
     }
     let mut batch = Batch::new();
-    batch.add_table(table(name));
-    batch.delete_table(table(name));
+    batch.add_table(table);
+    batch.delete_table(table);
     Ok(nft.commit(batch)?)
 }

@@ -173,23 +173,40 @@ pub fn connection_goes_on() -> [Expr; 3] {
     [Expr::ConnectionState(register), Expr::And(register, bits), Expr::Differ(register, vec![0; 4])]
 }
 
-/// Goes on if a frame on a bridge has a packet in it whose destination is in the network.
-pub fn bridged_destination_in(network: IpNetwork) -> Vec<Expr> {
-    let number = if network.is_ipv4() { ETHER_TYPE_IPV4 } else { ETHER_TYPE_IPV6 };
-    let mut exprs =
-        vec![Expr::Meta(Meta::EtherType, Register(0)), Expr::Equal(Register(0), number.to_be_bytes().to_vec())];
-    exprs.extend(destination_in(network).into_iter().skip(version_is(&network.ip()).len()));
-    exprs
+/// Goes on if a frame on a bridge has a packet of this version of IP in it.
+pub fn frame_version_is(address: &IpAddr) -> [Expr; 2] {
+    let number = if address.is_ipv4() { ETHER_TYPE_IPV4 } else { ETHER_TYPE_IPV6 };
+    [Expr::Meta(Meta::EtherType, Register(0)), Expr::Equal(Register(0), number.to_be_bytes().to_vec())]
 }
 
 /// Goes on if the packet's source is in the network.
 pub fn source_in(network: IpNetwork) -> Vec<Expr> {
-    address_in(network, 12, 8)
+    version_is(&network.ip()).into_iter().chain(source_bits_in(network)).collect()
 }
 
 /// Goes on if the packet's destination is in the network.
 pub fn destination_in(network: IpNetwork) -> Vec<Expr> {
+    version_is(&network.ip()).into_iter().chain(destination_bits_in(network)).collect()
+}
+
+/// As [`source_in`], where the version of IP is known: in a table of one, or behind another question for it.
+pub fn source_bits_in(network: IpNetwork) -> [Expr; 3] {
+    address_in(network, 12, 8)
+}
+
+/// As [`destination_in`], where the version of IP is known.
+pub fn destination_bits_in(network: IpNetwork) -> [Expr; 3] {
     address_in(network, 16, 24)
+}
+
+/// The opposite of [`source_bits_in`].
+pub fn source_bits_elsewhere(network: IpNetwork) -> [Expr; 3] {
+    let [load, mask, compare] = source_bits_in(network);
+    let compare = match compare {
+        Expr::Equal(register, value) => Expr::Differ(register, value),
+        other => other,
+    };
+    [load, mask, compare]
 }
 
 /// Goes on if the destination is an address of this machine.
@@ -211,17 +228,17 @@ pub fn version_is(address: &IpAddr) -> [Expr; 2] {
     [Expr::Meta(Meta::Version, Register(0)), Expr::Equal(Register(0), vec![number as u8])]
 }
 
-fn address_in(network: IpNetwork, v4_offset: u32, v6_offset: u32) -> Vec<Expr> {
+fn address_in(network: IpNetwork, v4_offset: u32, v6_offset: u32) -> [Expr; 3] {
     let (offset, address, mask) = match network {
         IpNetwork::V4(network) => (v4_offset, network.network().octets().to_vec(), network.mask().octets().to_vec()),
         IpNetwork::V6(network) => (v6_offset, network.network().octets().to_vec(), network.mask().octets().to_vec()),
     };
     let register = Register(0);
-    let mut exprs = version_is(&network.ip()).to_vec();
-    exprs.push(Expr::Payload(Base::Network, offset, address.len() as u32, register));
-    exprs.push(Expr::And(register, mask));
-    exprs.push(Expr::Equal(register, address));
-    exprs
+    [
+        Expr::Payload(Base::Network, offset, address.len() as u32, register),
+        Expr::And(register, mask),
+        Expr::Equal(register, address),
+    ]
 }
 
 impl Nft {

@@ -149,6 +149,19 @@ impl Bridge {
     }
 }
 
+/// The bridge that pods are on: the one that is known, of the same list, or the one that a plugin of another program tells
+/// of in its result.
+pub(crate) fn bridge_of(known: Option<&str>, result: &AddResult) -> Result<Option<String>, Error> {
+    if let Some(known) = known {
+        return Ok(Some(known.to_owned()));
+    }
+    let Some(first) = result.interfaces.iter().find(|interface| interface.sandbox.is_empty()) else {
+        return Ok(None);
+    };
+    let link = Netlink::open()?.link(&first.name)?;
+    Ok(link.filter(|link| link.kind == "bridge").map(|link| link.name))
+}
+
 /// Lets the host pass on what is not for itself.
 fn forward(host: &Host, result: &AddResult) -> Result<(), Error> {
     if result.addresses().any(|address| address.is_ipv4()) {

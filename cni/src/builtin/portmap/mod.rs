@@ -9,7 +9,6 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 
 use berth_sys::conntrack::{Conntrack, Which};
-use berth_sys::netlink::Route as Netlink;
 use berth_sys::nft::Nft;
 use berth_sys::nft::batch::Batch;
 use berth_sys::nft::set::Element;
@@ -20,6 +19,7 @@ use serde_json::{Map, Value};
 
 use self::mapping::{Mapping, port_of};
 use self::table::{MAPS, map_of, table_name};
+use super::bridge::bridge_of;
 use super::own_table;
 use crate::Error;
 use crate::attachment::{Attachment, Owner};
@@ -66,7 +66,7 @@ impl Portmap {
     }
 
     fn forward(&self, nft: &mut Nft, site: Site<'_>, result: &AddResult, elements: &Elements) -> Result<(), Error> {
-        let bridge = self.bridge(result)?;
+        let bridge = bridge_of(self.bridge.as_deref(), result)?;
         if self.own_table(site.network, result, bridge.as_deref()).ensure(nft, site)? {
             self.refill(nft, site)?;
         }
@@ -75,18 +75,6 @@ impl Portmap {
             Err(error) if is_taken(&error) => Err(Error::HostPort { port: taken(nft, site, elements)? }),
             other => Ok(other?),
         }
-    }
-
-    /// The bridge that the pods are on: that of the same list, or the one that a plugin of another program tells of.
-    fn bridge(&self, result: &AddResult) -> Result<Option<String>, Error> {
-        if self.bridge.is_some() {
-            return Ok(self.bridge.clone());
-        }
-        let Some(first) = result.interfaces.iter().find(|interface| interface.sandbox.is_empty()) else {
-            return Ok(None);
-        };
-        let link = Netlink::open()?.link(&first.name)?;
-        Ok(link.filter(|link| link.kind == "bridge").map(|link| link.name))
     }
 
     /// The table is new: what had stood in it for those who are attached already is put back. Streams that began while
@@ -109,7 +97,7 @@ impl Portmap {
     pub(crate) fn repair(&self, site: Site<'_>, records: &[Record]) -> Result<(), Error> {
         let has_ports = |record: &&Record| self.offered(&record.attachment).is_some();
         let Some(record) = records.iter().find(has_ports) else { return Ok(()) };
-        let bridge = self.bridge(&record.result)?;
+        let bridge = bridge_of(self.bridge.as_deref(), &record.result)?;
         let table = self.own_table(site.network, &record.result, bridge.as_deref());
         site.nft(|nft| if table.ensure(nft, site)? { self.refill(nft, site) } else { Ok(()) })?;
         route_localnet(site, bridge.as_deref())

@@ -55,6 +55,7 @@ impl Portmap {
         let subnets = if self.subnets.is_empty() { result.subnets() } else { self.subnets.clone() };
         let base = |kind, hook, priority| Some(Base { kind, hook, priority });
         OwnTable {
+            family: Family::Inet,
             name: table_name(network),
             chains: vec![
                 ("ports", None),
