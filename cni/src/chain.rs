@@ -5,7 +5,8 @@ use std::collections::HashSet;
 
 use crate::attachment::{Attachment, Owner};
 use crate::builtin::bridge::Interfaces;
-use crate::builtin::firewall::Firewall;
+use crate::builtin::firewall::{FILTER, Firewall};
+use crate::builtin::own_table::table_name;
 use crate::builtin::wishes::Wishes;
 use crate::builtin::{Plugin, loopback};
 use crate::cache::{Cache, Record};
@@ -180,16 +181,22 @@ impl<'a> Chain<'a> {
     /// CHECK against what ADD gave.
     pub(crate) fn check_against(&self, attachment: &'a Attachment, result: &AddResult) -> Result<(), Error> {
         let call = self.call(attachment)?;
-        let _using = self.host().using()?;
+        let using = self.host().using()?;
+        let outcome = self.check_each(&call, result);
+        drop(using);
+        outcome.and(self.rest())
+    }
+
+    fn check_each(&self, call: &Call<'_>, result: &AddResult) -> Result<(), Error> {
         for plugin in &self.list.plugins {
             match plugin {
-                Plugin::Bridge(bridge) => bridge.check(&call, result),
-                Plugin::Loopback => loopback::check(&call),
-                Plugin::Portmap(portmap) => portmap.check(&call, result),
-                Plugin::Bandwidth(bandwidth) => bandwidth.check(&call),
-                Plugin::Firewall(firewall) => firewall.check(&call, result),
-                Plugin::Ipam(ipam, _) => ipam.check(&call, result),
-                Plugin::Foreign(foreign) => foreign.check(&call, result),
+                Plugin::Bridge(bridge) => bridge.check(call, result),
+                Plugin::Loopback => loopback::check(call),
+                Plugin::Portmap(portmap) => portmap.check(call, result),
+                Plugin::Bandwidth(bandwidth) => bandwidth.check(call),
+                Plugin::Firewall(firewall) => firewall.check(call, result),
+                Plugin::Ipam(ipam, _) => ipam.check(call, result),
+                Plugin::Foreign(foreign) => foreign.check(call, result),
             }?;
         }
         Ok(())
@@ -231,19 +238,68 @@ impl<'a> Chain<'a> {
         outcome
     }
 
+    /// Whether a table of this name may be one that the network relies on.
+    pub(crate) fn is_about(&self, table: &str) -> bool {
+        table.starts_with(&table_name(&self.list.name)) || (table == FILTER && self.firewalls().next().is_some())
+    }
+
     /// Makes anew what somebody took away from under those who are attached.
     pub(crate) fn repair(&self) -> Result<(), Error> {
-        let _using = self.host().using()?;
-        let records = self.cache().all()?;
+        if self.cache().is_empty()? {
+            return Ok(());
+        }
+        let using = self.host().using()?;
+        let outcome = self.repair_in_use();
+        drop(using);
+        let outcome = match outcome {
+            Ok(Ports::Stand) => Ok(()),
+            Ok(Ports::Missing) => self.host().clearing().and_then(|_clearing| self.repair_ports()),
+            Err(error) => Err(error),
+        };
+        outcome.and(self.rest())
+    }
+
+    /// All but the ports of the host, while others come and go.
+    fn repair_in_use(&self) -> Result<Ports, Error> {
+        let (site, records) = (self.site(), self.cache().all()?);
         let mut outcome = Ok(());
-        for plugin in self.list.plugins.iter().filter(|_| !records.is_empty()) {
+        for plugin in &self.list.plugins {
             let done = match plugin {
-                Plugin::Bridge(bridge) => bridge.repair(self.site(), &records),
-                Plugin::Portmap(portmap) => portmap.repair(self.site(), &records),
-                Plugin::Firewall(firewall) => firewall.repair(self.site(), &records),
-                Plugin::Ipam(..) | Plugin::Loopback | Plugin::Bandwidth(_) | Plugin::Foreign(_) => Ok(()),
+                Plugin::Bridge(bridge) => bridge.repair_links(site, &records),
+                Plugin::Portmap(portmap) => portmap.repair_links(site, &records),
+                _ => Ok(()),
             };
             outcome = outcome.and(done);
+        }
+        outcome?;
+        // What was looked at and stood does still, if nobody has changed anything since.
+        let generation = site.nft(|nft| Ok(nft.generation()?))?;
+        if self.sockets.is_verified(generation)? {
+            return Ok(Ports::Stand);
+        }
+        let mut ports = Ports::Stand;
+        for plugin in &self.list.plugins {
+            match plugin {
+                Plugin::Bridge(bridge) => bridge.repair_table(site, &records)?,
+                Plugin::Firewall(firewall) => firewall.repair(site, &records)?,
+                Plugin::Portmap(portmap) if portmap.lacks(site, &records)? => ports = Ports::Missing,
+                _ => {}
+            }
+        }
+        if ports == Ports::Stand {
+            self.sockets.verify(generation)?;
+        }
+        Ok(ports)
+    }
+
+    /// The ports of the host, while nobody comes or goes.
+    fn repair_ports(&self) -> Result<(), Error> {
+        let (site, records) = (self.site(), self.cache().all()?);
+        let mut outcome = Ok(());
+        for plugin in &self.list.plugins {
+            if let Plugin::Portmap(portmap) = plugin {
+                outcome = outcome.and(portmap.repair_table(site, &records));
+            }
         }
         outcome
     }
@@ -285,6 +341,13 @@ impl<'a> Chain<'a> {
         host.restore()?;
         self.cache().remove_all()
     }
+}
+
+/// Whether ports of the host lead where they should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ports {
+    Stand,
+    Missing,
 }
 
 /// An error with what caused it, in one sentence.

@@ -161,7 +161,14 @@ impl Network {
     /// Subscriptions to all that [`Self::repair`] looks at, in the network namespace of the calling thread. ADD and DEL
     /// are among what they tell.
     pub fn watches() -> Result<[Watch; 2], Error> {
-        Ok([Watch::of_links()?, Watch::of_nftables()?])
+        Ok([Watch::of_interfaces()?, Watch::of_nftables()?])
+    }
+
+    /// Takes what these have told, without waiting; whether [`Self::repair`] should look. Tables of nft that are neither ours
+    /// nor filters that pods have to pass are passed over, however often another tool changes them.
+    pub fn concerns(&self, [links, nftables]: &mut [Watch; 2]) -> Result<bool, Error> {
+        let links = links.drain()?;
+        Ok(nftables.drain_tables(|table| self.chain().is_about(table))? || links)
     }
 
     /// Removes what the built-in network keeps on the host while no attachment is left: the bridge and the nft tables;

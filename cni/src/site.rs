@@ -26,12 +26,16 @@ pub(crate) struct Site<'a> {
 /// Conversations about nftables, each with the number of its network namespace. They are kept open: when one is closed,
 /// the kernel waits until what was deleted is out of use, for milliseconds, and everybody else's changes wait with it.
 #[derive(Debug, Default)]
-pub(crate) struct NftSockets(Mutex<Vec<(u64, Nft)>>);
+pub(crate) struct NftSockets {
+    kept: Mutex<Vec<(u64, Nft)>>,
+    /// The network namespace and the generation of its nftables in which all of the network was found standing.
+    verified: Mutex<Option<(u64, u32)>>,
+}
 
 impl Site<'_> {
     /// Talks about the nftables of the calling thread's network namespace.
     pub(crate) fn nft<T>(&self, work: impl FnOnce(&mut Nft) -> Result<T, Error>) -> Result<T, Error> {
-        let netns = fs::metadata(OWN_NETNS).map_err(Error::io("read", OWN_NETNS))?.ino();
+        let netns = own_netns()?;
         let mut nft = match self.sockets.take(netns) {
             Some(nft) => nft,
             None => Nft::open()?,
@@ -42,15 +46,31 @@ impl Site<'_> {
     }
 }
 
+/// The number of the calling thread's network namespace.
+fn own_netns() -> Result<u64, Error> {
+    Ok(fs::metadata(OWN_NETNS).map_err(Error::io("read", OWN_NETNS))?.ino())
+}
+
 impl NftSockets {
+    /// Remembers that all stood in this generation.
+    pub(crate) fn verify(&self, generation: u32) -> Result<(), Error> {
+        *self.verified.lock().unwrap_or_else(PoisonError::into_inner) = Some((own_netns()?, generation));
+        Ok(())
+    }
+
+    /// Whether all stood in this generation.
+    pub(crate) fn is_verified(&self, generation: u32) -> Result<bool, Error> {
+        Ok(*self.verified.lock().unwrap_or_else(PoisonError::into_inner) == Some((own_netns()?, generation)))
+    }
+
     fn take(&self, netns: u64) -> Option<Nft> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let index = kept.iter().position(|(of, _)| *of == netns)?;
         Some(kept.swap_remove(index).1)
     }
 
     fn put(&self, netns: u64, nft: Nft) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() < NFT_SOCKETS_MAX {
             kept.push((netns, nft));
         }

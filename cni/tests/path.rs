@@ -10,7 +10,8 @@ use std::process::Command;
 
 use berth_cni::Network;
 use berth_sys::netlink::Changes;
-use harness::{Host, Netns, Pod, join, pod_with_ports, route, setting, talk};
+use berth_sys::netlink::watch::Watch;
+use harness::{Host, Netns, Pod, join, nft, pod_with_ports, route, setting, talk};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 const RANGES: &[&str] = &["10.77.0.0/24", "fd77::/64"];
@@ -144,6 +145,9 @@ fn what_was_flushed_is_noticed_and_repaired_without_anybody_coming() {
     for harm in [
         "nft flush ruleset",
         "nft delete table inet berth-pods-ports",
+        "nft flush table inet berth-pods",
+        "nft flush chain inet berth-pods-ports ports",
+        "nft flush map inet berth-pods-ports any4",
         "ip link delete berth0",
         "ip link set berth0 down",
     ] {
@@ -166,6 +170,71 @@ fn what_was_flushed_is_noticed_and_repaired_without_anybody_coming() {
         host.netns.run(|| network.repair()).unwrap();
         assert!(watches.iter_mut().all(|watch| !watch.drain().unwrap()), "after {harm}");
     }
+}
+
+#[test]
+fn only_what_matters_is_a_reason_to_look() {
+    let host = Host::new();
+    let network = host.network(RANGES);
+    let _pod = pod_with_ports(&host, &network, "web", r#"[{"hostPort": 8080, "containerPort": 80}]"#);
+    let mut watches = host.netns.run(Network::watches).unwrap();
+    // Addresses of version 6 are settled for a while, and links tell of it: here, those where nothing happens.
+    let quiet = Netns::new();
+    watches[0] = quiet.run(Watch::of_interfaces).unwrap();
+    for (change, matters) in [
+        ("add table inet theirs; add chain inet theirs c { type filter hook input priority 0; }", false),
+        ("add set inet theirs s { type ipv4_addr; }; add element inet theirs s { 192.0.2.1, 192.0.2.2 }", false),
+        ("add rule inet theirs c tcp dport 22 accept; flush chain inet theirs c; delete table inet theirs", false),
+        ("add table inet berth-other; delete table inet berth-other", false),
+        ("add table ip filter", true),
+        ("flush map inet berth-pods-ports any4", true),
+        ("delete table inet berth-pods", true),
+        ("flush ruleset", true),
+        ("add table inet theirs; add chain inet theirs c", false),
+    ] {
+        nft(&host.netns, &[change]);
+        // What a change is told with is there when it is made.
+        assert_eq!(network.concerns(&mut watches).unwrap(), matters, "{change}");
+        assert!(!network.concerns(&mut watches).unwrap(), "told once");
+    }
+    // More than fits is lost, and counts.
+    let many = "add table inet theirs; delete table inet theirs; ".repeat(200);
+    for _ in 0..40 {
+        nft(&host.netns, &[&many]);
+    }
+    assert!(network.concerns(&mut watches).unwrap());
+    host.netns.run(|| network.repair()).unwrap();
+    nft(&host.netns, &["list", "table", "inet", "berth-pods-ports"]);
+}
+
+#[test]
+fn a_table_that_another_tool_made_after_its_flush_stays_as_it_is() {
+    let (host, outside) = (Host::new(), Netns::new());
+    join(&host.netns, "up0", &["192.0.2.1/24"], &outside, "up0", &["192.0.2.9/24"]);
+    let network = host.network(&["10.77.0.0/24"]);
+    let pod = pod_with_ports(&host, &network, "web", r#"[{"hostPort": 8080, "containerPort": 80}]"#);
+    let mut watches = host.netns.run(Network::watches).unwrap();
+    // As firewalld and `nft -f /etc/nftables.conf` do it.
+    nft(
+        &host.netns,
+        &["flush ruleset; add table inet theirs; add chain inet theirs input { type filter hook input priority 0; }; \
+            add rule inet theirs input tcp dport 8080 accept; add table ip berth-other"],
+    );
+    let theirs = || nft(&host.netns, &["list", "table", "inet", "theirs"]);
+    let before = theirs();
+    assert!(Watch::wait(&watches, harness::PATIENCE).unwrap());
+    assert!(network.concerns(&mut watches).unwrap());
+    host.netns.run(|| network.repair()).unwrap();
+    talk(&outside, at("192.0.2.1", 8080), &pod.netns, at("0.0.0.0", 80)).unwrap();
+    check(&pod.netns, &outside, "192.0.2.9".parse().unwrap(), "192.0.2.1".parse().unwrap());
+    assert_eq!(theirs(), before);
+    // What we made is told of; it is looked at once more, and then there is peace.
+    assert!(network.concerns(&mut watches).unwrap());
+    host.netns.run(|| network.repair()).unwrap();
+    assert!(!watches[1].drain().unwrap());
+    host.del(&network, &pod.attachment).unwrap();
+    host.netns.run(|| network.remove()).unwrap();
+    assert_eq!(theirs(), before);
 }
 
 #[test]

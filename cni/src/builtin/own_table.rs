@@ -35,13 +35,40 @@ impl OwnTable {
         Ok(nft.note(self.table())?.as_deref() == Some(self.note().as_bytes()))
     }
 
+    /// As [`Self::stands`], and nobody has flushed its rules since: the note on a table outlives them.
+    pub(crate) fn stands_whole(&self, nft: &mut Nft) -> Result<bool, Error> {
+        if !self.stands(nft)? {
+            return Ok(false);
+        }
+        let found = nft.rules_of_table(self.table())?;
+        let mut found: Vec<&str> = found.iter().map(|rule| rule.comment.as_str()).collect();
+        let mut wanted: Vec<&str> = self.rules.iter().map(|(_, rule)| &*rule.comment).collect();
+        found.sort_unstable();
+        wanted.sort_unstable();
+        Ok(found == wanted)
+    }
+
     /// Makes the table, or makes it anew, unless it is as it should be. Whether it had to be made is returned.
     pub(crate) fn ensure(&self, nft: &mut Nft, site: Site<'_>) -> Result<bool, Error> {
-        if self.stands(nft)? {
+        self.ensure_by(Self::stands, nft, site)
+    }
+
+    /// As [`Self::ensure`], and looks at the rules too.
+    pub(crate) fn ensure_whole(&self, nft: &mut Nft, site: Site<'_>) -> Result<bool, Error> {
+        self.ensure_by(Self::stands_whole, nft, site)
+    }
+
+    fn ensure_by(
+        &self,
+        stands: impl Fn(&Self, &mut Nft) -> Result<bool, Error>,
+        nft: &mut Nft,
+        site: Site<'_>,
+    ) -> Result<bool, Error> {
+        if stands(self, nft)? {
             return Ok(false);
         }
         let _lock = Host::new(site).lock()?;
-        if self.stands(nft)? {
+        if stands(self, nft)? {
             return Ok(false);
         }
         nft.commit(self.replacement())?;

@@ -1,5 +1,5 @@
-//! Being told that links, addresses, routes, neighbours or nftables have changed, whoever changed them. What exactly is not told:
-//! who wants to know looks, and so misses nothing when events were lost.
+//! Being told that links, addresses, routes, neighbours or nftables have changed, whoever changed them. What exactly is not
+//! told: who wants to know looks, and so misses nothing when events were lost.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -9,11 +9,16 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket};
 
 use super::Error;
+use super::message::{Received, messages};
 
+/// Longest piece of events; the kernel gathers them up to a page or two (`NLMSG_GOODSIZE`).
+const EVENT_BYTES_MAX: usize = 32 * 1024;
 /// Events that are read at once; more stay for the next time.
 const READS_MAX: usize = 4096;
 /// Links, neighbours, and addresses and routes of both versions (`linux/rtnetlink.h`).
 const ROUTE_GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400;
+/// Links, and addresses of both versions.
+const INTERFACE_GROUPS: u32 = 0x1 | 0x10 | 0x100;
 /// nftables, of netfilter's groups (`NFNLGRP_NFTABLES` 7).
 const NFTABLES_GROUP: u32 = 1 << 6;
 
@@ -27,6 +32,11 @@ impl Watch {
     /// Subscribes to links, neighbours, addresses and routes.
     pub fn of_links() -> Result<Self, Error> {
         Self::open(SockProtocol::NetlinkRoute, ROUTE_GROUPS)
+    }
+
+    /// Subscribes to links and addresses alone: neighbours change with traffic, all the time.
+    pub fn of_interfaces() -> Result<Self, Error> {
+        Self::open(SockProtocol::NetlinkRoute, INTERFACE_GROUPS)
     }
 
     /// Subscribes to nftables.
@@ -56,17 +66,24 @@ impl Watch {
 
     /// Takes what has come, without waiting; whether there was anything. Events that were lost count as one.
     pub fn drain(&mut self) -> Result<bool, Error> {
-        let mut buffer = [0; 8192];
+        self.drain_if(|_| true)
+    }
+
+    /// As [`Self::drain`]; whether there was anything that matters. What was lost or is not read now may matter.
+    pub(crate) fn drain_if(&mut self, mut matters: impl FnMut(Received<'_>) -> bool) -> Result<bool, Error> {
+        let mut buffer = vec![0; EVENT_BYTES_MAX];
         let mut any = false;
         for _ in 0..READS_MAX {
             match recv(self.fd.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-                Ok(_) | Err(Errno::ENOBUFS) => any = true,
+                // One that was cut.
+                Ok(EVENT_BYTES_MAX) | Err(Errno::ENOBUFS) => any = true,
+                Ok(length) => any |= messages(&buffer[..length.min(EVENT_BYTES_MAX)]).any(&mut matters),
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return Ok(any),
                 Err(errno) => return Err(Error::Receive { source: errno.into() }),
             }
         }
-        Ok(any)
+        Ok(true)
     }
 }
 

@@ -6,6 +6,7 @@
 //! | [`set`] | sets, maps, their elements |
 //! | [`rule`] | rules and the expressions they consist of |
 //! | [`batch`] | gathering changes, committing all or none |
+//! | [`watch`] | whether anything has changed |
 //!
 //! Numbers are those of `linux/netfilter/nf_tables.h`. Everything is spelled so that `nft list ruleset` shows it as a
 //! person would have written it.
@@ -14,6 +15,7 @@ pub mod batch;
 pub mod rule;
 pub mod set;
 pub mod table;
+pub mod watch;
 
 use std::collections::HashSet;
 

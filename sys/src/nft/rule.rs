@@ -244,12 +244,27 @@ fn address_in(network: IpNetwork, v4_offset: u32, v6_offset: u32) -> [Expr; 3] {
 impl Nft {
     /// The rules of a chain, in their order; none if there is no such chain.
     pub fn rules(&mut self, table: Table<'_>, chain: &str) -> Result<Vec<Standing>, Error> {
+        let what = format!("read the rules of nft chain {} {chain}", table.name);
+        self.dump_rules(what, table, |message| name_chain(message, table, chain))
+    }
+
+    /// The rules of all chains of a table; none if there is no such table.
+    pub fn rules_of_table(&mut self, table: Table<'_>) -> Result<Vec<Standing>, Error> {
+        let what = format!("read the rules of nft table {}", table.name);
+        self.dump_rules(what, table, |message| message.put_str(RULE_TABLE, table.name))
+    }
+
+    fn dump_rules(
+        &mut self,
+        what: String,
+        table: Table<'_>,
+        name: impl FnOnce(&mut Attributes<'_>),
+    ) -> Result<Vec<Standing>, Error> {
         let mut request = Messages::new();
         let flags = libc::NLM_F_REQUEST | libc::NLM_F_DUMP;
-        let what = format!("read the rules of nft chain {} {chain}", table.name);
         request.push(what, kind(libc::NFT_MSG_GETRULE), flags, |message| {
             header(message, table);
-            name_chain(message, table, chain);
+            name(message);
         });
         let found = self.socket.dump(&mut request, |message| body(message).and_then(Standing::parse));
         if_absent(found, Vec::new())

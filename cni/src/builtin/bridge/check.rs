@@ -38,7 +38,7 @@ impl Bridge {
             return Err(call.mismatch(format!("{} has lost its address {gateway}", self.name)));
         }
         let table = masquerade::table(call.site.network, &self.subnets(result), &self.inside);
-        if self.masquerade && !call.site.nft(|nft| table.stands(nft))? {
+        if self.masquerade && !call.site.nft(|nft| table.stands_whole(nft))? {
             return Err(call.mismatch("the nft table that masquerades is gone or changed".to_owned()));
         }
         Ok(())

@@ -88,8 +88,8 @@ impl Bridge {
         Ok(result)
     }
 
-    /// The bridge, its ports and the table, for those who are attached.
-    pub(crate) fn repair(&self, site: Site<'_>, records: &[Record]) -> Result<(), Error> {
+    /// The bridge and its ports, for those who are attached.
+    pub(crate) fn repair_links(&self, site: Site<'_>, records: &[Record]) -> Result<(), Error> {
         let Some(first) = records.first() else { return Ok(()) };
         let mut outside = Netlink::open()?;
         let bridge = self.ensure_bridge(&mut outside, &Host::new(site), &first.result)?;
@@ -100,11 +100,14 @@ impl Bridge {
                 links::join(&mut outside, &name, &bridge, self.hairpin)?;
             }
         }
-        if self.masquerade {
-            let table = masquerade::table(site.network, &self.subnets(&first.result), &self.inside);
-            site.nft(|nft| table.ensure(nft, site))?;
-        }
         Ok(())
+    }
+
+    /// The table, for those who are attached.
+    pub(crate) fn repair_table(&self, site: Site<'_>, records: &[Record]) -> Result<(), Error> {
+        let Some(first) = records.first().filter(|_| self.masquerade) else { return Ok(()) };
+        let table = masquerade::table(site.network, &self.subnets(&first.result), &self.inside);
+        site.nft(|nft| table.ensure_whole(nft, site)).map(drop)
     }
 
     /// DEL. `result` is what ADD gave, if that is known.

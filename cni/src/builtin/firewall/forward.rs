@@ -18,7 +18,7 @@ use crate::attachment::digest;
 use crate::limits::FILTER_RACES_MAX;
 
 /// The table and the chain where other tools drop.
-const TABLE: &str = "filter";
+pub(super) const TABLE: &str = "filter";
 pub(super) const HOOKED: &str = "FORWARD";
 /// What the names of our chains begin with.
 pub(super) const CHAIN_PREFIX: &str = "BERTH-";

@@ -63,6 +63,8 @@ use crate::site::Site;
 use crate::spec::fields::Fields;
 use crate::spec::result::AddResult;
 
+/// The name of the tables of others that pods have to pass.
+pub(crate) const FILTER: &str = forward::TABLE;
 /// The reference plugin's name for the chain of the administrator's own rules.
 const ADMIN_CHAIN_DEFAULT: &str = "CNI-ADMIN";
 /// Longest name of a chain that iptables can show (`XT_EXTENSION_MAXNAMELEN` less its zero byte).
@@ -134,7 +136,7 @@ impl Firewall {
     /// Makes the tables of the policy, and takes away those of a policy that was configured before.
     fn limit(&self, nft: &mut Nft, site: Site<'_>, tables: &[OwnTable]) -> Result<(), Error> {
         for table in tables {
-            table.ensure(nft, site)?;
+            table.ensure_whole(nft, site)?;
         }
         ingress::remove_others(nft, site.network, tables)
     }
@@ -148,7 +150,7 @@ impl Firewall {
                 return Err(call.mismatch("it is not let through by the filter of another tool".to_owned()));
             }
             for table in &tables {
-                if !table.stands(nft)? {
+                if !table.stands_whole(nft)? {
                     return Err(call.mismatch(format!("the nft table {} is gone or changed", table.name)));
                 }
             }

@@ -5,7 +5,7 @@
 mod mapping;
 mod table;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use berth_sys::conntrack::{Conntrack, Which};
@@ -32,7 +32,7 @@ use crate::spec::fields::Fields;
 use crate::spec::result::AddResult;
 
 /// Elements by the map that they are for.
-pub(super) type Elements = [(&'static str, Vec<Element>); 4];
+pub(super) type Elements = Vec<(&'static str, Vec<Element>)>;
 
 /// What the configuration says, and the network that it stands in.
 #[derive(Debug, Clone)]
@@ -77,11 +77,15 @@ impl Portmap {
         }
     }
 
-    /// The table is new: what had stood in it for those who are attached already is put back. Streams that began while
-    /// it was not there would go past the pods for ever.
+    /// The table is new, or has lost elements: what had stood in it for those who are attached already is put back. Streams
+    /// that began while it was not there would go past the pods for ever.
     fn refill(&self, nft: &mut Nft, site: Site<'_>) -> Result<(), Error> {
+        let found = standing(nft, site)?;
         for record in Cache::new(site).all()? {
-            let elements = self.elements(&record.attachment, &record.result)?;
+            let elements = missing(&found, &self.elements(&record.attachment, &record.result)?);
+            if elements.is_empty() {
+                continue;
+            }
             match nft.commit(addition(site, &elements)) {
                 // Another thread was faster.
                 Err(error) if is_taken(&error) => {}
@@ -93,14 +97,49 @@ impl Portmap {
         Ok(())
     }
 
-    /// The table and the elements of those who are attached, if anybody has one.
-    pub(crate) fn repair(&self, site: Site<'_>, records: &[Record]) -> Result<(), Error> {
-        let has_ports = |record: &&Record| self.offered(&record.attachment).is_some();
-        let Some(record) = records.iter().find(has_ports) else { return Ok(()) };
+    /// What goes with the bridge, for those who are attached.
+    pub(crate) fn repair_links(&self, site: Site<'_>, records: &[Record]) -> Result<(), Error> {
+        let Some(record) = self.first_with_ports(records) else { return Ok(()) };
+        let bridge = bridge_of(self.bridge.as_deref(), &record.result)?;
+        // Not before the guard: without it, pods would reach the host's loopback.
+        let table = self.own_table(site.network, &record.result, bridge.as_deref());
+        if site.nft(|nft| table.stands_whole(nft))? { route_localnet(site, bridge.as_deref()) } else { Ok(()) }
+    }
+
+    /// Whether the table, or the elements in it of any who is attached, are not there.
+    pub(crate) fn lacks(&self, site: Site<'_>, records: &[Record]) -> Result<bool, Error> {
+        let Some(record) = self.first_with_ports(records) else { return Ok(false) };
         let bridge = bridge_of(self.bridge.as_deref(), &record.result)?;
         let table = self.own_table(site.network, &record.result, bridge.as_deref());
-        site.nft(|nft| if table.ensure(nft, site)? { self.refill(nft, site) } else { Ok(()) })?;
+        site.nft(|nft| {
+            if !table.stands_whole(nft)? {
+                return Ok(true);
+            }
+            let found = standing(nft, site)?;
+            for record in records {
+                if !missing(&found, &self.elements(&record.attachment, &record.result)?).is_empty() {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
+    }
+
+    /// The table and the elements of those who are attached, if anybody has one. Nobody may come or go meanwhile: what is put
+    /// back for one who goes would stay.
+    pub(crate) fn repair_table(&self, site: Site<'_>, records: &[Record]) -> Result<(), Error> {
+        let Some(record) = self.first_with_ports(records) else { return Ok(()) };
+        let bridge = bridge_of(self.bridge.as_deref(), &record.result)?;
+        let table = self.own_table(site.network, &record.result, bridge.as_deref());
+        site.nft(|nft| {
+            table.ensure_whole(nft, site)?;
+            self.refill(nft, site)
+        })?;
         route_localnet(site, bridge.as_deref())
+    }
+
+    fn first_with_ports<'a>(&self, records: &'a [Record]) -> Option<&'a Record> {
+        records.iter().find(|record| self.offered(&record.attachment).is_some())
     }
 
     /// DEL: takes away what is marked as this attachment's. `result` is what ADD gave, if it came to its end.
@@ -115,7 +154,16 @@ impl Portmap {
     }
 
     pub(crate) fn check(&self, call: &Call<'_>, result: &AddResult) -> Result<(), Error> {
-        for (map, elements) in self.elements(call.attachment, result)? {
+        let elements = self.elements(call.attachment, result)?;
+        if elements.iter().all(|(_, elements)| elements.is_empty()) {
+            return Ok(());
+        }
+        let bridge = bridge_of(self.bridge.as_deref(), result)?;
+        let table = self.own_table(call.site.network, result, bridge.as_deref());
+        if !call.site.nft(|nft| table.stands_whole(nft))? {
+            return Err(call.mismatch(format!("the nft table {} is gone or changed", table.name)));
+        }
+        for (map, elements) in elements {
             if elements.is_empty() {
                 continue;
             }
@@ -145,7 +193,7 @@ impl Portmap {
 
     /// The elements that an attachment needs.
     pub(super) fn elements(&self, attachment: &Attachment, result: &AddResult) -> Result<Elements, Error> {
-        let mut elements = MAPS.map(|map| (map, Vec::new()));
+        let mut elements: Elements = MAPS.map(|map| (map, Vec::new())).into();
         let owner = attachment.owner().host_name();
         for (mapping, pod) in self.pairs(attachment, result)? {
             elements[map_of(&pod, mapping.one_address().is_some())].1.push(mapping.element(&pod, &owner));
@@ -182,6 +230,27 @@ fn forget(connections: impl Iterator<Item = Which>) -> Result<(), Error> {
         conntrack.insert(open).forget(IPPROTO_UDP as u8, which)?;
     }
     Ok(())
+}
+
+/// The elements that there are, by their maps and keys.
+fn standing(nft: &mut Nft, site: Site<'_>) -> Result<HashMap<&'static str, HashSet<Vec<u8>>>, Error> {
+    let name = table_name(site.network);
+    let mut found = HashMap::new();
+    for map in MAPS {
+        let elements = nft.elements(own_table::table(&name), map)?;
+        found.insert(map, elements.into_iter().map(|element| element.key).collect());
+    }
+    Ok(found)
+}
+
+/// Those of the wanted elements whose keys are not there.
+fn missing(found: &HashMap<&'static str, HashSet<Vec<u8>>>, wanted: &Elements) -> Elements {
+    let stands = |map: &str, element: &Element| found.get(map).is_some_and(|keys| keys.contains(&element.key));
+    let left = wanted.iter().map(|(map, elements)| {
+        let left = elements.iter().filter(|element| !stands(map, element)).cloned().collect::<Vec<_>>();
+        (*map, left)
+    });
+    left.filter(|(_, elements)| !elements.is_empty()).collect()
 }
 
 /// A transaction that adds elements.
