@@ -4,7 +4,7 @@
 
 mod harness;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV6};
 use std::path::PathBuf;
 
 use berth_cni::{Dirs, Network};
@@ -337,11 +337,7 @@ fn no_pod_may_begin_where_frames_are_filtered_as_packets() {
 
 fn says_who_may_begin(policy: &str, bridge_nf: &str) {
     let (host, outside) = site();
-    for setting in ["iptables", "ip6tables"] {
-        // Only a kernel with br_netfilter has it.
-        let path = format!("/proc/sys/net/bridge/bridge-nf-call-{setting}");
-        let _ = host.netns.run(|| std::fs::write(path, bridge_nf));
-    }
+    filter_frames(&host, bridge_nf);
     let shut = network(&host, "shut", "br1", "10.77.0.0/24", json!({"ingressPolicy": policy}));
     let open = network(&host, "open", "br2", "10.78.0.0/24", json!({"ingressPolicy": "open"}));
     let pod = pod_with_ports(&host, &shut, "web", PORTS);
@@ -379,6 +375,64 @@ fn says_who_may_begin(policy: &str, bridge_nf: &str) {
     host.del(&shut, &pod.attachment).unwrap();
     host.del(&shut, &neighbour.attachment).unwrap();
     assert!(!nft(&host.netns, &["list", "ruleset"]).contains("ingress"));
+}
+
+#[test]
+fn a_chain_that_somebody_leads_to_stays_and_does_nothing() {
+    let (host, outside) = site();
+    docker(&host);
+    let network = host.network(RANGES);
+    let pod = host.pod(&network, "one");
+    run(&host.netns, "iptables-nft", &["-I", "DOCKER-USER", "-j", "BERTH-pods"]);
+    host.del(&network, &pod.attachment).unwrap();
+    let shown = run(&host.netns, "iptables-nft", &["-S"]);
+    let left: Vec<&str> = shown.lines().filter(|line| line.contains("BERTH")).collect();
+    assert_eq!(left, ["-N BERTH-pods", "-A DOCKER-USER -j BERTH-pods"]);
+    let again = host.pod(&network, "two");
+    talk(&again.netns, at("192.0.2.9", 8000), &outside, at("192.0.2.9", 8000)).unwrap();
+}
+
+/// By every address of version 6, whether frames are filtered as packets or not.
+#[test]
+fn isolated_pods_are_so_over_version_6() {
+    for bridge_nf in ["0", "1"] {
+        let host = Host::new();
+        filter_frames(&host, bridge_nf);
+        let network = network(&host, "shut", "br1", "fd77::/64", json!({"ingressPolicy": "isolated"}));
+        let pod = pod_with_ports(&host, &network, "web", PORTS);
+        let neighbour = host.pod(&network, "neighbour");
+        let everywhere = at("::", 80);
+        let reach = |from: &Netns, target| talk(from, target, &pod.netns, everywhere);
+        reach(&host.netns, at("fd77::2", 80)).unwrap();
+        reach(&neighbour.netns, at("fd77::1", 8080)).unwrap();
+        reach(&neighbour.netns, at("fd77::2", 80)).unwrap_err();
+        talk(&neighbour.netns, at("fd77::1", 90), &host.netns, at("::", 90)).unwrap();
+
+        // Addresses of the link, which a pod can give itself and no range tells of.
+        for (netns, link, address) in [
+            (&pod.netns, "eth0", "fe80::a/64"),
+            (&neighbour.netns, "eth0", "fe80::b/64"),
+            (&host.netns, "br1", "fe80::c/64"),
+        ] {
+            run(netns, "ip", &["-6", "addr", "add", address, "dev", link, "nodad"]);
+        }
+        let index = neighbour.netns.route().link("eth0").unwrap().unwrap().index;
+        let of_link = |host_part, port| SocketAddrV6::new([0xfe80, 0, 0, 0, 0, 0, 0, host_part].into(), port, 0, index);
+        reach(&neighbour.netns, of_link(0xa, 80).into()).unwrap_err();
+        talk(&neighbour.netns, of_link(0xc, 91).into(), &host.netns, at("::", 91)).unwrap();
+        // Nothing else was in the way.
+        nft(&host.netns, &["flush ruleset"]);
+        reach(&neighbour.netns, of_link(0xa, 80).into()).unwrap();
+        reach(&neighbour.netns, at("fd77::2", 80)).unwrap();
+    }
+}
+
+/// Whether packets inside frames of a bridge go through the filters of IP; only a kernel with `br_netfilter` asks.
+fn filter_frames(host: &Host, setting: &str) {
+    for version in ["iptables", "ip6tables"] {
+        let path = format!("/proc/sys/net/bridge/bridge-nf-call-{version}");
+        let _ = host.netns.run(|| std::fs::write(path, setting));
+    }
 }
 
 #[test]

@@ -304,6 +304,15 @@ impl Batch {
         });
     }
 
+    /// Deletes all rules of a chain; refused with `ENOENT` if there is no such chain.
+    pub fn flush_chain(&mut self, table: Table<'_>, chain: &str) {
+        let what = format!("flush nft chain {} {chain}", table.name);
+        self.push(what, kind(libc::NFT_MSG_DELRULE), 0, |message| {
+            header(message, table);
+            name_chain(message, table, chain);
+        });
+    }
+
     /// Deletes a rule; refused with `ENOENT` if it is gone.
     pub fn delete_rule(&mut self, table: Table<'_>, chain: &str, rule: &Standing) {
         let what = format!("delete a rule ({}) of nft chain {} {chain}", rule.comment, table.name);

@@ -87,7 +87,13 @@ impl Forward {
     pub(super) fn remove(nft: &mut Nft, network: &str) -> Result<(), Error> {
         let mut outcome = Ok(());
         for family in FAMILIES {
-            let done = settle(nft, family, network, None, |observed| removal(family, network, observed));
+            let done = match settle(nft, family, network, None, |observed| removal(family, network, observed)) {
+                // Somebody leads packets into our chain, and so keeps it: it stays, and does nothing.
+                Err(Error::Kernel(error)) if error.errno() == Some(Errno::EBUSY) => {
+                    settle(nft, family, network, None, |observed| silencing(family, network, observed))
+                }
+                other => other,
+            };
             outcome = outcome.and(done);
         }
         outcome
@@ -157,6 +163,17 @@ fn removal(family: Family, network: &str, observed: &Observed) -> Batch {
     batch
 }
 
+fn silencing(family: Family, network: &str, observed: &Observed) -> Batch {
+    let mut batch = Batch::new();
+    for rule in &observed.jumps {
+        batch.delete_rule(table(family), HOOKED, rule);
+    }
+    if !observed.rules.is_empty() {
+        batch.flush_chain(table(family), &chain_name(network));
+    }
+    batch
+}
+
 /// Looks, plans and commits until nothing came between.
 fn settle(
     nft: &mut Nft,
@@ -180,6 +197,10 @@ impl Observed {
         let (table, ours) = (table(family), chain_name(network));
         let mut observed =
             Self { drops: false, jumps: Vec::new(), has_chain: false, rules: Vec::new(), has_admin_chain: false };
+        observed.has_chain = nft.chain(table, &ours)?.is_some();
+        if observed.has_chain {
+            observed.rules = nft.rules(table, &ours)?;
+        }
         let Some(hooked) = nft.chain(table, HOOKED)?.filter(|chain| chain.hook == Some(Hook::Forward as u32)) else {
             return Ok(observed);
         };
@@ -188,10 +209,6 @@ impl Observed {
         // Rules that only lead to our chains drop nothing.
         let other = theirs.iter().any(|rule| !rule.comment.starts_with(MARK));
         observed.drops = hooked.drops || other;
-        observed.has_chain = nft.chain(table, &ours)?.is_some();
-        if observed.has_chain {
-            observed.rules = nft.rules(table, &ours)?;
-        }
         if let Some(name) = admin_chain.filter(|_| observed.drops) {
             observed.has_admin_chain = nft.chain(table, name)?.is_some_and(|chain| chain.hook.is_none());
         }
