@@ -84,7 +84,8 @@ const LIST: &str = r#"{"cniVersion": "0.4.0", "name": "pods", "plugins": [
     {"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true, "hairpinMode": true,
      "ipam": {"type": "host-local", "routes": [{"dst": "0.0.0.0/0"}],
               "ranges": [[{"subnet": "10.77.0.0/24", "gateway": "10.77.0.1"}]]}},
-    {"type": "portmap", "capabilities": {"portMappings": true}}]}"#;
+    {"type": "portmap", "capabilities": {"portMappings": true}},
+    {"type": "firewall"}]}"#;
 
 #[test]
 fn podman_runs_containers_in_our_network() {
@@ -105,6 +106,9 @@ fn podman_runs_containers_in_our_network() {
                 --cgroup-manager=cgroupfs --events-backend=file --runtime=runc "$@"
         }
         trap 'podman rm --all --force --time=0 >&2; remove_cgroups' EXIT
+        # As docker leaves it.
+        iptables-nft -P FORWARD DROP
+        ours() { iptables-nft -S | grep -c BERTH || true; }
         tar -C $top/rootfs -c . | podman import - busybox >&2
         run() { podman run --detach --network=pods --cgroup-parent=/berth-cni-$$ "$@" >&2; }
         run --name web --publish 8080:80 --ip 10.77.0.50 busybox httpd -f -p 80 -h /www
@@ -115,11 +119,17 @@ fn podman_runs_containers_in_our_network() {
         echo "neighbour $(podman exec other busybox timeout 5 busybox wget -q -O - http://10.77.0.50/)"
         echo "itself $(podman exec web busybox timeout 5 busybox wget -q -O - http://10.77.0.1:8080/)"
         echo "reserved $(ls /var/lib/cni/networks/pods | grep -c '^10\.')"
-        podman rm --force --time=0 web other >&2
+        echo "let through by $(ours)"
+        podman rm --force --time=0 web >&2
+        echo "still by $(ours)"
+        podman rm --force --time=0 other >&2
+        echo "then by $(ours)"
         echo "left $(ip -brief link show master cni0 | wc -l)"
         "#,
     );
-    let expected = "address 10.77.0.50\nport served\nneighbour served\nitself served\nreserved 2\nleft 0\n";
+    // The chain, the rule that leads there, and two in it.
+    let expected = "address 10.77.0.50\nport served\nneighbour served\nitself served\nreserved 2\n\
+        let through by 4\nstill by 4\nthen by 0\nleft 0\n";
     assert_eq!(told, expected);
     assert!(machine.addresses().is_empty());
 }

@@ -5,8 +5,7 @@ use std::collections::HashSet;
 
 use crate::attachment::{Attachment, Owner};
 use crate::builtin::bridge::Interfaces;
-use crate::builtin::firewall::{FILTER, Firewall};
-use crate::builtin::own_table::table_name;
+use crate::builtin::firewall::Firewall;
 use crate::builtin::wishes::Wishes;
 use crate::builtin::{Plugin, loopback};
 use crate::cache::{Cache, Record};
@@ -25,15 +24,15 @@ pub(crate) struct Chain<'a> {
 }
 
 impl<'a> Chain<'a> {
-    fn site(&self) -> Site<'a> {
+    pub(crate) fn site(&self) -> Site<'a> {
         Site { network: &self.list.name, version: &self.list.version, dirs: self.dirs, sockets: self.sockets }
     }
 
-    fn cache(&self) -> Cache {
+    pub(crate) fn cache(&self) -> Cache {
         Cache::new(self.site())
     }
 
-    fn host(&self) -> Host {
+    pub(crate) fn host(&self) -> Host {
         Host::new(self.site())
     }
 
@@ -107,7 +106,7 @@ impl<'a> Chain<'a> {
 
     /// What stands on the host for all attachments together, in tables of others too, goes with the last of them. Whoever
     /// is in the middle of something comes here after it.
-    fn rest(&self) -> Result<(), Error> {
+    pub(crate) fn rest(&self) -> Result<(), Error> {
         if self.firewalls().next().is_none() || !self.cache().is_empty()? {
             return Ok(());
         }
@@ -127,7 +126,7 @@ impl<'a> Chain<'a> {
         outcome
     }
 
-    fn firewalls(&self) -> impl Iterator<Item = &Firewall> {
+    pub(crate) fn firewalls(&self) -> impl Iterator<Item = &Firewall> {
         self.list.plugins.iter().filter_map(|plugin| match plugin {
             Plugin::Firewall(firewall) => Some(firewall),
             _ => None,
@@ -238,72 +237,6 @@ impl<'a> Chain<'a> {
         outcome
     }
 
-    /// Whether a table of this name may be one that the network relies on.
-    pub(crate) fn is_about(&self, table: &str) -> bool {
-        table.starts_with(&table_name(&self.list.name)) || (table == FILTER && self.firewalls().next().is_some())
-    }
-
-    /// Makes anew what somebody took away from under those who are attached.
-    pub(crate) fn repair(&self) -> Result<(), Error> {
-        if self.cache().is_empty()? {
-            return Ok(());
-        }
-        let using = self.host().using()?;
-        let outcome = self.repair_in_use();
-        drop(using);
-        let outcome = match outcome {
-            Ok(Ports::Stand) => Ok(()),
-            Ok(Ports::Missing) => self.host().clearing().and_then(|_clearing| self.repair_ports()),
-            Err(error) => Err(error),
-        };
-        outcome.and(self.rest())
-    }
-
-    /// All but the ports of the host, while others come and go.
-    fn repair_in_use(&self) -> Result<Ports, Error> {
-        let (site, records) = (self.site(), self.cache().all()?);
-        let mut outcome = Ok(());
-        for plugin in &self.list.plugins {
-            let done = match plugin {
-                Plugin::Bridge(bridge) => bridge.repair_links(site, &records),
-                Plugin::Portmap(portmap) => portmap.repair_links(site, &records),
-                _ => Ok(()),
-            };
-            outcome = outcome.and(done);
-        }
-        outcome?;
-        // What was looked at and stood does still, if nobody has changed anything since.
-        let generation = site.nft(|nft| Ok(nft.generation()?))?;
-        if self.sockets.is_verified(generation)? {
-            return Ok(Ports::Stand);
-        }
-        let mut ports = Ports::Stand;
-        for plugin in &self.list.plugins {
-            match plugin {
-                Plugin::Bridge(bridge) => bridge.repair_table(site, &records)?,
-                Plugin::Firewall(firewall) => firewall.repair(site, &records)?,
-                Plugin::Portmap(portmap) if portmap.lacks(site, &records)? => ports = Ports::Missing,
-                _ => {}
-            }
-        }
-        if ports == Ports::Stand {
-            self.sockets.verify(generation)?;
-        }
-        Ok(ports)
-    }
-
-    /// The ports of the host, while nobody comes or goes.
-    fn repair_ports(&self) -> Result<(), Error> {
-        let (site, records) = (self.site(), self.cache().all()?);
-        let mut outcome = Ok(());
-        for plugin in &self.list.plugins {
-            if let Plugin::Portmap(portmap) = plugin {
-                outcome = outcome.and(portmap.repair_table(site, &records));
-            }
-        }
-        outcome
-    }
-
     pub(crate) fn status(&self) -> Result<(), Error> {
         let site = self.site();
         let unavailable = |error: &dyn std::error::Error| Error::Unavailable {
@@ -341,13 +274,6 @@ impl<'a> Chain<'a> {
         host.restore()?;
         self.cache().remove_all()
     }
-}
-
-/// Whether ports of the host lead where they should.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ports {
-    Stand,
-    Missing,
 }
 
 /// An error with what caused it, in one sentence.

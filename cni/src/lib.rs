@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `list` | configuration lists |
 //! | `chain` | the verbs over a list; taking back what failed |
+//! | `repair` | what somebody took away, made anew |
 //! | `builtin` | bridge, host-local, static, portmap, bandwidth, firewall, loopback |
 //! | `foreign` | plugins that are programs |
 //! | [`nodes`] | ways to the pods of other nodes |
@@ -34,6 +35,7 @@ mod list;
 mod lock;
 pub mod nodes;
 pub mod plugin;
+mod repair;
 mod site;
 mod spec;
 

@@ -53,14 +53,15 @@ fn own_netns() -> Result<u64, Error> {
 
 impl NftSockets {
     /// Remembers that all stood in this generation.
-    pub(crate) fn verify(&self, generation: u32) -> Result<(), Error> {
-        *self.verified.lock().unwrap_or_else(PoisonError::into_inner) = Some((own_netns()?, generation));
-        Ok(())
+    pub(crate) fn verify(&self, generation: u32) {
+        let found = own_netns().ok().map(|netns| (netns, generation));
+        *self.verified.lock().unwrap_or_else(PoisonError::into_inner) = found;
     }
 
     /// Whether all stood in this generation.
-    pub(crate) fn is_verified(&self, generation: u32) -> Result<bool, Error> {
-        Ok(*self.verified.lock().unwrap_or_else(PoisonError::into_inner) == Some((own_netns()?, generation)))
+    pub(crate) fn is_verified(&self, generation: u32) -> bool {
+        let known = *self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        known.is_some() && known == own_netns().ok().map(|netns| (netns, generation))
     }
 
     fn take(&self, netns: u64) -> Option<Nft> {

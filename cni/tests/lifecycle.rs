@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use berth_cni::{Dirs, Network};
 use berth_sys::namespace::{self, unpin};
-use harness::{Host, Netns, Pod, attachment, eventually};
+use harness::{Host, Netns, Pod, attachment, eventually, nft};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 const RANGES: &[&str] = &["10.77.0.0/24", "fd77::/64"];
@@ -188,6 +188,12 @@ fn killed_between_any_two_steps_and_collected() {
         return add_until_killed(state.into());
     }
     let host = Host::new();
+    // Rules of ours stand in the table of another tool too.
+    nft(
+        &host.netns,
+        &["add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }"],
+    );
+    let before = nft(&host.netns, &["list", "table", "ip", "filter"]);
     let network = host.network(RANGES);
     // The namespaces live on in this process, as under a shim, while the child that attaches them dies.
     let pods: Vec<Netns> = (0..8).map(|_| Netns::new()).collect();
@@ -212,6 +218,7 @@ fn killed_between_any_two_steps_and_collected() {
 
         host.netns.run(|| network.gc(&[])).unwrap();
         nothing_is_left(&host);
+        assert_eq!(nft(&host.netns, &["list", "table", "ip", "filter"]), before);
     }
     // And it all works still.
     let pod = &pods[0];
