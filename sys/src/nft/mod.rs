@@ -5,6 +5,7 @@
 //! | [`table`] | tables and chains |
 //! | [`set`] | sets, maps, their elements |
 //! | [`rule`] | rules and the expressions they consist of |
+//! | `encode` | expressions as bytes |
 //! | [`batch`] | gathering changes, committing all or none |
 //! | [`watch`] | whether anything has changed |
 //!
@@ -12,6 +13,7 @@
 //! person would have written it.
 
 pub mod batch;
+mod encode;
 pub mod rule;
 pub mod set;
 pub mod table;

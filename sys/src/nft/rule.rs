@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 
 use super::batch::Batch;
 use super::table::Table;
-use super::{Nft, body, header, if_absent, kind};
+use super::{Nft, body, encode, header, if_absent, kind};
 use crate::netlink::Error;
 use crate::netlink::message::{Attributes, Messages, attribute};
 
@@ -17,17 +17,6 @@ const RULE_HANDLE: u16 = 3;
 const RULE_EXPRESSIONS: u16 = 4;
 const RULE_USERDATA: u16 = 7;
 const LIST_ITEM: u16 = 1;
-const EXPR_NAME: u16 = 1;
-const EXPR_DATA: u16 = 2;
-const DATA_VALUE: u16 = 1;
-const DATA_VERDICT: u16 = 2;
-const VERDICT_CODE: u16 = 1;
-const VERDICT_CHAIN: u16 = 2;
-const FIB_RESULT_ADDRESS_TYPE: u32 = 3;
-const FIB_OF_DESTINATION: u32 = 1 << 1;
-const CT_STATE: u32 = 0;
-const CT_STATUS: u32 = 2;
-const NAT_RANDOM_FULLY: u32 = 1 << 4;
 /// Bit of a connection's status: its destination was translated (`IPS_DST_NAT`).
 const STATUS_DNAT: u32 = 1 << 5;
 /// Bits of a connection's state: established, or brought about by one that is (`NF_CT_STATE_BIT`).
@@ -43,7 +32,7 @@ const COMMENT_BYTES_MAX: usize = 127;
 pub struct Register(pub u8);
 
 impl Register {
-    fn number(self) -> u32 {
+    pub(super) fn number(self) -> u32 {
         libc::NFT_REG32_00 as u32 + u32::from(self.0.min(15))
     }
 }
@@ -297,7 +286,7 @@ impl Batch {
             name_chain(message, table, chain);
             message.nest(RULE_EXPRESSIONS, |list| {
                 for expr in &rule.exprs {
-                    list.nest(LIST_ITEM, |item| write(item, expr));
+                    list.nest(LIST_ITEM, |item| encode::write(item, expr));
                 }
             });
             message.put(RULE_USERDATA, &comment(&rule.comment));
@@ -343,99 +332,4 @@ pub(super) fn comment_in(userdata: &[u8]) -> Option<String> {
     let [0, length, text @ ..] = userdata else { return None };
     let text = text.get(..usize::from(*length))?;
     Some(String::from_utf8_lossy(text.strip_suffix(&[0]).unwrap_or(text)).into_owned())
-}
-
-fn write(item: &mut Attributes<'_>, expr: &Expr) {
-    let (name, values): (&str, Vec<(u16, Value<'_>)>) = match expr {
-        Expr::Meta(key, to) => ("meta", vec![(1, Value::Number(to.number())), (2, Value::Number(*key as u32))]),
-        Expr::Payload(base, offset, length, to) => (
-            "payload",
-            vec![
-                (1, Value::Number(to.number())),
-                (2, Value::Number(*base as u32)),
-                (3, Value::Number(*offset)),
-                (4, Value::Number(*length)),
-            ],
-        ),
-        Expr::And(register, mask) => (
-            "bitwise",
-            vec![
-                (1, Value::Number(register.number())),
-                (2, Value::Number(register.number())),
-                (3, Value::Number(mask.len() as u32)),
-                (4, Value::Data(mask)),
-                (5, Value::Zeros(mask.len())),
-            ],
-        ),
-        Expr::Equal(register, value) => ("cmp", compare(*register, libc::NFT_CMP_EQ, value)),
-        Expr::Differ(register, value) => ("cmp", compare(*register, libc::NFT_CMP_NEQ, value)),
-        Expr::Map(name, key, to) => {
-            ("lookup", vec![(1, Value::Text(name)), (2, Value::Number(key.number())), (3, Value::Number(to.number()))])
-        }
-        Expr::Set(name, key) => ("lookup", vec![(1, Value::Text(name)), (2, Value::Number(key.number()))]),
-        Expr::DestinationType(to) => (
-            "fib",
-            vec![
-                (1, Value::Number(to.number())),
-                (2, Value::Number(FIB_RESULT_ADDRESS_TYPE)),
-                (3, Value::Number(FIB_OF_DESTINATION)),
-            ],
-        ),
-        Expr::ConnectionState(to) => ("ct", vec![(1, Value::Number(to.number())), (2, Value::Number(CT_STATE))]),
-        Expr::ConnectionStatus(to) => ("ct", vec![(1, Value::Number(to.number())), (2, Value::Number(CT_STATUS))]),
-        Expr::Masquerade => ("masq", vec![(1, Value::Number(NAT_RANDOM_FULLY))]),
-        Expr::Dnat { family, address, port } => (
-            "nat",
-            vec![
-                (1, Value::Number(libc::NFT_NAT_DNAT as u32)),
-                (2, Value::Number(*family as u32)),
-                (3, Value::Number(address.number())),
-                (5, Value::Number(port.number())),
-            ],
-        ),
-        Expr::Verdict(verdict) => {
-            ("immediate", vec![(1, Value::Number(libc::NFT_REG_VERDICT as u32)), (2, Value::Verdict(verdict))])
-        }
-    };
-    item.put_str(EXPR_NAME, name);
-    item.nest(EXPR_DATA, |data| values.iter().for_each(|(kind, value)| value.write(*kind, data)));
-}
-
-fn compare(register: Register, operator: i32, value: &[u8]) -> Vec<(u16, Value<'_>)> {
-    vec![(1, Value::Number(register.number())), (2, Value::Number(operator as u32)), (3, Value::Data(value))]
-}
-
-/// An attribute of an expression.
-enum Value<'a> {
-    Number(u32),
-    Text(&'a str),
-    Data(&'a [u8]),
-    Zeros(usize),
-    Verdict(&'a Verdict),
-}
-
-impl Value<'_> {
-    fn write(&self, kind: u16, to: &mut Attributes<'_>) {
-        match self {
-            Self::Number(number) => to.put_be32(kind, *number),
-            Self::Text(text) => to.put_str(kind, text),
-            Self::Data(bytes) => to.nest(kind, |data| data.put(DATA_VALUE, bytes)),
-            Self::Zeros(length) => to.nest(kind, |data| data.put(DATA_VALUE, &vec![0; *length])),
-            Self::Verdict(verdict) => to.nest(kind, |data| {
-                data.nest(DATA_VERDICT, |inner| {
-                    let (code, chain) = match verdict {
-                        Verdict::Accept => (libc::NF_ACCEPT, None),
-                        Verdict::Drop => (libc::NF_DROP, None),
-                        Verdict::Return => (libc::NFT_RETURN, None),
-                        Verdict::Jump(chain) => (libc::NFT_JUMP, Some(chain)),
-                        Verdict::Goto(chain) => (libc::NFT_GOTO, Some(chain)),
-                    };
-                    inner.put(VERDICT_CODE, &code.to_be_bytes());
-                    if let Some(chain) = chain {
-                        inner.put_str(VERDICT_CHAIN, chain);
-                    }
-                });
-            }),
-        }
-    }
 }

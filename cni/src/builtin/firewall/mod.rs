@@ -24,6 +24,8 @@
 //!   it has rules. Nothing is made where nobody drops, and a table or a chain of others is never made, changed or deleted.
 //! - The rules name the bridge, not each pod: as many pods as there are, a packet passes three rules, and ADD and DEL
 //!   change nothing. Pods that are on no bridge are named by their subnets.
+//! - Both ways, and also what others begin: the reference accepts only answers on the way to a pod, which keeps ports of
+//!   the host and pods of other nodes cut off behind docker. Who may begin is the policy's business, below.
 //! - Rules are known by their comments, so they are put in once, put back by ADD and `Network::repair` when somebody
 //!   flushed them, and taken out with the last attachment: by their handles, which no other rule ever had.
 //! - They are written as iptables-nft itself writes rules: a table in which it finds an expression that it does not
@@ -41,6 +43,8 @@
 //! - Chains of other names, such as those of an administrator's own `inet filter`: whether and where an accept would be
 //!   right there nobody can tell. firewalld is not asked either; the zone of a bridge is set by `firewall-cmd`, and
 //!   `"backend": "firewalld"` is refused rather than taken for something else.
+//! - A table that another program owns (`flags owner`) refuses every change, and ADD fails with that refusal: a pod that
+//!   nothing reaches would be worse.
 //! - A drop that stands before our rule, because another tool put its own in front of it, is final.
 
 mod forward;
