@@ -16,7 +16,7 @@
 //! Routes are tagged with a protocol number of our own, [`PROTOCOL`], by which those of nodes that have left are found,
 //! also after a restart. Routes of others are left alone; one to the same range is an error.
 //!
-//! [`observe`] looks, [`plan`] compares, and what it says is applied, again and again until there is nothing left to do.
+//! `observe` looks, `plan` compares, and what it says is applied, again and again until there is nothing left to do.
 //! [`Nodes`] is to be told of peers, and when its descriptor becomes readable: links flap, people flush.
 
 mod observe;
