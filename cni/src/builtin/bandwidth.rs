@@ -182,8 +182,13 @@ fn is_told(value: &Value) -> bool {
 fn hosts_end(call: &Call<'_>, outside: &mut Netlink) -> Result<Link, Error> {
     let name = &call.attachment.ifname;
     let gone = || call.mismatch(format!("{name} has no other end on the host: only a veth pair's rate can be limited"));
-    let peer = call.inside()?.link(name)?.filter(|link| link.kind == "veth").and_then(|link| link.peer);
-    outside.link_at(peer.ok_or_else(gone)?)?.filter(|link| link.kind == "veth").ok_or_else(gone)
+    let inside = call.inside()?.link(name)?.filter(|link| link.kind == "veth").ok_or_else(gone)?;
+    let link = outside.link_at(inside.peer.ok_or_else(gone)?)?.ok_or_else(gone)?;
+    // Every namespace counts its links from 1: only one that leads back is the other end, and no stranger's.
+    let leads_back = link.peer == Some(inside.index)
+        && link.peer_netns.is_some()
+        && link.peer_netns == outside.netns_number(call.netns()?)?;
+    if link.kind == "veth" && leads_back { Ok(link) } else { Err(gone()) }
 }
 
 /// The ifb; one that is left of an attachment that was killed is as good as a new one.

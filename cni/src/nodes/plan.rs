@@ -251,6 +251,7 @@ mod tests {
                     master: None,
                     tunnel: Some(device.tunnel),
                     peer: None,
+                    peer_netns: None,
                     hairpin: false,
                 }),
                 Step::Unmake(name) => {

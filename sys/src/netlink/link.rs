@@ -61,6 +61,8 @@ pub struct Link {
     pub tunnel: Option<Tunnel>,
     /// The number of the other end of a veth pair, in the other end's network namespace.
     pub peer: Option<u32>,
+    /// That namespace, if it is another one, by its number in this one ([`Route::netns_number`]).
+    pub peer_netns: Option<u32>,
     /// Whether, as a port of a bridge, it gets back what it sent itself.
     pub hairpin: bool,
 }
@@ -309,6 +311,7 @@ fn parse(body: &[u8]) -> Option<Link> {
         master: number(libc::IFLA_MASTER),
         tunnel: info.and_then(|info| tunnel(attribute(info, libc::IFLA_INFO_DATA)?)),
         peer: number(libc::IFLA_LINK),
+        peer_netns: number(libc::IFLA_LINK_NETNSID),
         hairpin: info
             .and_then(|info| attribute(attribute(info, INFO_SLAVE_DATA)?, BRIDGE_PORT_HAIRPIN))
             .is_some_and(|value| value == [1]),

@@ -8,6 +8,7 @@
 //! | [`addr`] | addresses of links |
 //! | [`route`] | routes |
 //! | [`neighbour`] | neighbours, and what is behind a vxlan |
+//! | [`netns`] | which namespace is meant |
 //! | [`watch`] | being told of changes |
 //! | [`tc`] | how fast links may send |
 //!
@@ -18,6 +19,7 @@ pub mod addr;
 pub mod link;
 pub mod message;
 pub mod neighbour;
+pub mod netns;
 pub mod route;
 pub mod socket;
 pub mod tc;
