@@ -13,8 +13,10 @@ use crate::limits::CONTAINER_ID_BYTES_MAX;
 /// What the names of our interfaces on the host begin with; what follows is a hash.
 pub(crate) const HOST_NAME_PREFIX: &str = "berth";
 
-/// What the names of our ifbs begin with.
-pub(crate) const IFB_NAME_PREFIX: &str = "ifberth";
+/// What the names of our ifbs begin with; what follows are hashes of the network and of the owner.
+const IFB_NAME_PREFIX: &str = "ifb";
+/// Digits of the network's hash in it.
+const IFB_NETWORK_DIGITS: usize = 4;
 
 /// One interface of one container in a network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,9 +76,10 @@ impl Owner {
         self.name(HOST_NAME_PREFIX)
     }
 
-    /// The name of the link by which what the attachment sends is held back, in the same way.
-    pub(crate) fn ifb_name(&self) -> String {
-        self.name(IFB_NAME_PREFIX)
+    /// The name of the link by which what the attachment sends is held back, in the same way. Unlike the other it is no
+    /// port of the network's bridge, so its name has to say whose GC may delete it.
+    pub(crate) fn ifb_name(&self, network: &str) -> String {
+        self.name(&ifb_names(network))
     }
 
     fn name(&self, prefix: &str) -> String {
@@ -88,6 +91,18 @@ impl Owner {
     pub(crate) fn file_name(&self) -> String {
         format!("{}:{}.json", self.container_id, self.ifname)
     }
+}
+
+/// What the names of all ifbs of a network begin with.
+fn ifb_names(network: &str) -> String {
+    format!("{IFB_NAME_PREFIX}{}", &digest(network.as_bytes())[..IFB_NETWORK_DIGITS])
+}
+
+/// Whether this is the name of an ifb of some attachment to the network.
+pub(crate) fn is_ifb_of(network: &str, name: &str) -> bool {
+    let owner = name.strip_prefix(&ifb_names(network));
+    name.len() == NAME_BYTES_MAX
+        && owner.is_some_and(|owner| owner.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')))
 }
 
 /// Whether a text is a name as the specification wants it: `^[a-zA-Z0-9][a-zA-Z0-9_.\-]*$`.
@@ -138,5 +153,16 @@ mod tests {
         let name = attachment("a", "eth0").owner().host_name();
         assert_eq!(name.len(), NAME_BYTES_MAX);
         assert_ne!(name, attachment("a", "eth1").owner().host_name());
+    }
+
+    #[test]
+    fn an_ifb_is_its_owners_and_its_networks() {
+        let name = attachment("a", "eth0").owner().ifb_name("pods");
+        assert_eq!(name.len(), NAME_BYTES_MAX);
+        assert_ne!(name, attachment("b", "eth0").owner().ifb_name("pods"));
+        assert!(is_ifb_of("pods", &name) && !is_ifb_of("others", &name), "{name}");
+        for other in ["ifb0", "", &name[..14], &format!("{}x", &name[..14]), "berth0123456789"] {
+            assert!(!is_ifb_of("pods", other), "{other}");
+        }
     }
 }

@@ -229,7 +229,7 @@ impl<'a> Chain<'a> {
                 Plugin::Ipam(ipam, _) => ipam.gc(site, valid),
                 Plugin::Foreign(foreign) => foreign.gc(site, &owners),
                 Plugin::Portmap(portmap) => portmap.gc(site, valid),
-                Plugin::Bandwidth(bandwidth) => bandwidth.gc(valid),
+                Plugin::Bandwidth(bandwidth) => bandwidth.gc(site, valid),
                 Plugin::Loopback | Plugin::Firewall(_) => Ok(()),
             };
             outcome = outcome.and(done);

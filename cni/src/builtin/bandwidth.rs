@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Both stand outside of the pod, whose root could lift a limit inside. The ifb has a name that follows from the
-//! attachment's, so that DEL and GC find it without being told. Deleting it takes the kernel a grace period, some
+//! network's and the attachment's, so that DEL and GC find it without being told. Deleting it takes the kernel a grace period, some
 //! milliseconds that DEL waits for; an attachment without a limit costs nothing.
 
 use std::collections::HashSet;
@@ -20,9 +20,10 @@ use serde_json::{Map, Value};
 
 use super::bridge::delete_links;
 use crate::Error;
-use crate::attachment::{IFB_NAME_PREFIX, Owner};
+use crate::attachment::{Owner, is_ifb_of};
 use crate::call::Call;
 use crate::foreign::runtime_config;
+use crate::site::Site;
 use crate::spec::fields::Fields;
 use crate::spec::result::AddResult;
 
@@ -82,7 +83,7 @@ impl Bandwidth {
             changes.limit_rate(veth.index, &limit.rate(veth.mtu));
         }
         if let Some(limit) = limits.sent {
-            let ifb = make_ifb(&mut outside, &call.owner().ifb_name(), veth.mtu)?;
+            let ifb = make_ifb(&mut outside, &call.owner().ifb_name(call.site.network), veth.mtu)?;
             changes.limit_rate(ifb.index, &limit.rate(veth.mtu));
             changes.redirect_received(veth.index, ifb.index);
         }
@@ -94,7 +95,7 @@ impl Bandwidth {
         if complete && self.limits(call).is_ok_and(|limits| limits.sent.is_none()) {
             return Ok(());
         }
-        Ok(delete_links(&mut Netlink::open()?, &[call.owner().ifb_name()])?)
+        Ok(delete_links(&mut Netlink::open()?, &[call.owner().ifb_name(call.site.network)])?)
     }
 
     pub(crate) fn check(&self, call: &Call<'_>) -> Result<(), Error> {
@@ -115,7 +116,7 @@ impl Bandwidth {
             holds(&veth, limit)?;
         }
         if let Some(limit) = &limits.sent {
-            let name = call.owner().ifb_name();
+            let name = call.owner().ifb_name(call.site.network);
             let ifb = Netlink::open()?.link(&name)?.ok_or_else(|| call.mismatch(format!("{name} is gone")))?;
             holds(&ifb, limit)?;
             if outside.redirection(veth.index)? != Some(ifb.index) {
@@ -125,12 +126,12 @@ impl Bandwidth {
         Ok(())
     }
 
-    /// Deletes the ifbs of everybody who is not among the valid.
-    pub(crate) fn gc(&self, valid: &HashSet<Owner>) -> Result<(), Error> {
+    /// Deletes the network's ifbs of everybody who is not among the valid.
+    pub(crate) fn gc(&self, site: Site<'_>, valid: &HashSet<Owner>) -> Result<(), Error> {
         let mut outside = Netlink::open()?;
-        let names: HashSet<String> = valid.iter().map(Owner::ifb_name).collect();
+        let names: HashSet<String> = valid.iter().map(|owner| owner.ifb_name(site.network)).collect();
         let ours = outside.links_of("ifb")?.into_iter().map(|link| link.name);
-        let stale: Vec<_> = ours.filter(|name| name.starts_with(IFB_NAME_PREFIX) && !names.contains(name)).collect();
+        let stale: Vec<_> = ours.filter(|name| is_ifb_of(site.network, name) && !names.contains(name)).collect();
         Ok(delete_links(&mut outside, &stale)?)
     }
 }
