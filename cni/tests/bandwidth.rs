@@ -83,20 +83,22 @@ fn each_direction_has_its_own_limit_and_the_neighbour_has_none() {
     let host = Host::new();
     let network = network(&host);
     let slow = pod(&host, &network, "slow", limits(RECEIVED, SENT, BURST));
-    let (free, other) = (pod(&host, &network, "free", json!({})), pod(&host, &network, "other", json!(null)));
-    let speed = |from: &Pod, to: &Pod, version: usize, bytes: u64| {
-        let target = SocketAddr::new(to.ip(version), 8000);
-        let took = transfer(&from.netns, &to.netns, target, usize::try_from(bytes).unwrap());
-        (bytes - BURST) as f64 / took.as_secs_f64()
-    };
+    let free = pod(&host, &network, "free", json!({}));
     for version in [0, 1] {
         for (from, to, limit) in [(&free, &slow, RECEIVED), (&slow, &free, SENT)] {
-            let share = speed(from, to, version, limit) / limit as f64;
-            assert!((0.3..2.0).contains(&share), "{} got {share:.2} of its limit", to.ip(version));
+            // A busy machine takes longer; no machine may be faster, for what is counted includes the headers.
+            let target = SocketAddr::new(to.ip(version), 8000);
+            let took = transfer(&from.netns, &to.netns, target, usize::try_from(limit).unwrap());
+            let least = 0.9 * (limit - BURST) as f64 / limit as f64;
+            assert!(took.as_secs_f64() > least, "{limit} bytes to {} took only {took:?}", to.ip(version));
         }
-        let unlimited = speed(&free, &other, version, 4 * SENT);
-        assert!(unlimited > 2.0 * SENT as f64, "the neighbour got {unlimited:.0} bytes in a second");
     }
+    let shown: Vec<Value> = serde_json::from_slice(&tc(&host, "-j qdisc show")).unwrap();
+    let is_limited = |pod: &Pod| {
+        let veth = hosts_end(&host, &pod.netns);
+        shown.iter().any(|one| one["kind"] == "tbf" && one["dev"] == veth.as_str())
+    };
+    assert!(is_limited(&slow) && !is_limited(&free), "{shown:?}");
 }
 
 #[test]

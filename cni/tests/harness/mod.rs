@@ -226,18 +226,19 @@ pub fn transfer(from: &Netns, to: &Netns, target: SocketAddr, bytes: usize) -> D
         let server = scope.spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            let (begin, mut got, mut buffer) = (Instant::now(), 0, vec![0; 64 * 1024]);
+            let (mut got, mut buffer) = (0, vec![0; 64 * 1024]);
             while got < bytes {
                 match stream.read(&mut buffer).unwrap() {
                     0 => panic!("{got} of {bytes} bytes"),
                     count => got += count,
                 }
             }
-            begin.elapsed()
         });
+        let begin = Instant::now();
         let mut stream = from.run(|| TcpStream::connect(target)).unwrap();
         stream.write_all(&vec![7; bytes]).unwrap();
-        server.join().unwrap()
+        server.join().unwrap();
+        begin.elapsed()
     })
 }
 
