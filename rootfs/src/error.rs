@@ -29,6 +29,14 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// Another process does not let go of the store.
+    #[error("another process holds {} for more than {} s", path.display(), wait.as_secs())]
+    Held {
+        /// The lock.
+        path: PathBuf,
+        /// How long it was waited for.
+        wait: std::time::Duration,
+    },
     /// A registry could not be reached or did not answer.
     #[error("no answer from registry {registry}")]
     Unreachable {

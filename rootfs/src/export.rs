@@ -25,22 +25,27 @@ struct Outgoing {
     manifest_digest: Digest,
     media_type: String,
     tags: Vec<String>,
-    config: Descriptor,
+    config: Vec<u8>,
+    config_digest: Digest,
     layers: Vec<Descriptor>,
 }
 
 /// Writes the images of these names to `out`. Blocking.
 pub(crate) fn export(store: &Shared, names: &[String], out: impl Write) -> Result<(), Error> {
-    let _lease = store.place.lease()?;
+    let claim = store.place.claim()?;
+    let lease = store.place.lease()?;
     let records = store.index.load()?;
     let find = |name: &String| {
         let record = records.find(name)?.ok_or_else(|| Error::NoImage { name: name.clone() })?;
+        let layers: Vec<Digest> = record.layers.iter().filter_map(|layer| layer.parse().ok()).collect();
+        claim.add(&layers, &lease)?;
         // An image asked for by its id goes with all its tags, one asked for by a tag with that.
         let tag = name.parse::<Reference>().ok().and_then(|reference| reference.tagged());
         let tags = tag.filter(|tag| record.tags.contains(tag)).map_or_else(|| record.tags.clone(), |tag| vec![tag]);
         outgoing(store, record, tags)
     };
     let images: Vec<Outgoing> = names.iter().map(find).collect::<Result<_, Error>>()?;
+    drop(lease);
     write(store, &images, out)
 }
 
@@ -69,9 +74,11 @@ fn outgoing(store: &Shared, record: &Record, tags: Vec<String>) -> Result<Outgoi
         let digest = Digest::of(&manifest);
         (manifest, digest)
     };
+    let config_digest = manifest::digest_of("field config", found.config())?;
     Ok(Outgoing {
         media_type: media_type(&found),
-        config: found.config().clone(),
+        config: small_blob(store, &config_digest, CONFIG_BYTES_MAX)?,
+        config_digest,
         manifest,
         manifest_digest,
         tags,
@@ -106,9 +113,8 @@ fn write(store: &Shared, images: &[Outgoing], out: impl Write) -> Result<(), Err
     archive.document("oci-layout", &layout)?;
     let (mut index, mut docker) = (Vec::new(), Vec::new());
     for image in images {
-        let config = manifest::digest_of("field config", &image.config)?;
         archive.bytes(&image.manifest_digest, &image.manifest)?;
-        archive.bytes(&config, &small_blob(store, &config, CONFIG_BYTES_MAX)?)?;
+        archive.bytes(&image.config_digest, &image.config)?;
         let mut layers = Vec::new();
         for layer in &image.layers {
             let digest = manifest::digest_of("field layers", layer)?;
@@ -116,7 +122,7 @@ fn write(store: &Shared, images: &[Outgoing], out: impl Write) -> Result<(), Err
             layers.push(path_of(&digest));
         }
         index.extend(index_entries(image));
-        docker.push(json!({ "Config": path_of(&config), "RepoTags": image.tags, "Layers": layers }));
+        docker.push(json!({ "Config": path_of(&image.config_digest), "RepoTags": image.tags, "Layers": layers }));
     }
     archive
         .document("index.json", &json!({ "schemaVersion": 2, "mediaType": manifest::OCI_INDEX, "manifests": index }))?;

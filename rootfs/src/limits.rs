@@ -71,8 +71,16 @@ pub(crate) const RETRIES_MAX: u32 = 4;
 pub(crate) const RETRY_WAIT: Duration = Duration::from_millis(250);
 /// The longest wait that a registry can ask for (`Retry-After`).
 pub(crate) const RETRY_WAIT_MAX: Duration = Duration::from_secs(30);
-/// How long the beginning of a blob waits for a pull to go on with it.
+/// How long the beginning of a blob, and a layer of a pull that was cut off, wait for a pull to go on with them.
 pub(crate) const PART_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// How long somebody who changes the store may keep others waiting.
+pub(crate) const LOCK_WAIT_MAX: Duration = Duration::from_secs(30);
+/// How long a sweep waits for a moment in which nobody is about to use anything, before it is put off.
+pub(crate) const SWEEP_WAIT_MAX: Duration = Duration::from_secs(2);
+/// What one worker may claim: the layers of a large archive.
+pub(crate) const CLAIM_BYTES_MAX: u64 = 16 << 20;
+/// Room kept on the disk so that the index can be replaced when it is full, to make room.
+pub(crate) const RESERVE_BYTES: usize = 128 << 10;
 /// What the store notes of a layer.
 pub(crate) const NOTE_BYTES_MAX: u64 = 64 << 10;
 /// Hard links of one layer to files of layers below.

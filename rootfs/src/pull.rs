@@ -15,7 +15,7 @@ use crate::reference::Reference;
 use crate::registry::{Repository, Served, incoming, send_blob};
 use crate::store::layer::{self, Expected};
 use crate::store::part::Part;
-use crate::store::place::Lease;
+use crate::store::worker::Claim;
 use crate::store::{Arrival, Shared};
 use crate::{Image, Keyring, Progress};
 
@@ -24,8 +24,8 @@ struct Pull {
     store: Arc<Shared>,
     repository: Repository,
     progress: Option<mpsc::Sender<Progress>>,
-    /// Held by whoever still unpacks, too, when the pull itself was given up.
-    _lease: Lease,
+    /// All layers of the image. Held by whoever still unpacks, too, when the pull itself was given up.
+    claim: Claim,
 }
 
 /// A layer to fetch.
@@ -50,17 +50,17 @@ pub(crate) async fn pull(
     keyring: Keyring,
     progress: Option<mpsc::Sender<Progress>>,
 ) -> Result<Image, Error> {
-    let of_lease = Arc::clone(store);
-    let lease = spawn_blocking(move || of_lease.place.lease()).await;
-    let _lease = lease.unwrap_or(Err(Error::Stopped { doing: "waiting for the store" }))?;
+    let of_claim = Arc::clone(store);
+    let claim = blocking("claiming layers", move || of_claim.place.claim()).await?;
     let repository = Repository::of(store, reference, keyring).await?;
-    let pull = Arc::new(Pull { store: Arc::clone(store), repository, progress, _lease });
+    let pull = Arc::new(Pull { store: Arc::clone(store), repository, progress, claim });
 
     let (target, bytes, found) = pull.manifest(reference).await?;
     let config_digest = manifest::digest_of("field config", found.config())?;
     let check = |config: &[u8]| verify("the configuration", config, &config_digest, Some(found.config().size()));
     let config = pull.repository.small_blob(&config_digest, CONFIG_BYTES_MAX, check).await?;
     let (_, diff_ids) = manifest::parse_config(&config_digest.to_string(), &config, found.layers().len())?;
+    pull.claim(diff_ids.clone()).await?;
     pull.layers(found.layers(), &diff_ids).await?;
 
     let arrival = Arrival {
@@ -72,9 +72,15 @@ pub(crate) async fn pull(
         size_bytes: manifest::size(&found),
         names: vec![reference.clone()],
     };
-    // The lease must last until the image is published.
-    let publish = move || pull.store.publish(arrival);
-    spawn_blocking(publish).await.unwrap_or(Err(Error::Stopped { doing: "publishing an image" }))
+    // The claim must last until the image is published.
+    blocking("publishing an image", move || pull.store.publish(arrival)).await
+}
+
+async fn blocking<T: Send + 'static>(
+    doing: &'static str,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    spawn_blocking(work).await.unwrap_or(Err(Error::Stopped { doing }))
 }
 
 impl Pull {
@@ -103,6 +109,13 @@ impl Pull {
             Document::Manifest(found) => Ok((target, bytes, found)),
             Document::Index(_) => Err(Error::manifest(what, "an index in an index")),
         }
+    }
+
+    /// From now on no layer that is here goes before the image is published.
+    async fn claim(self: &Arc<Self>, layers: Vec<Digest>) -> Result<(), Error> {
+        let pull = Arc::clone(self);
+        let add = move || pull.claim.add(&layers, &pull.store.place.lease()?);
+        blocking("claiming layers", add).await
     }
 
     async fn layers(self: &Arc<Self>, layers: &[Descriptor], diff_ids: &[Digest]) -> Result<(), Error> {
@@ -157,8 +170,7 @@ impl Pull {
 
     async fn part(&self, wanted: &Wanted) -> Result<Part, Error> {
         let (store, digest, size) = (Arc::clone(&self.store), wanted.digest.clone(), wanted.size);
-        let part = spawn_blocking(move || Part::of(&store.place, &digest, size)).await;
-        part.unwrap_or(Err(Error::Stopped { doing: "opening a blob" }))
+        blocking("opening a blob", move || Part::of(&store.place, &digest, size)).await
     }
 
     async fn fetch_once(self: &Arc<Self>, wanted: &Wanted) -> Result<Fetched, Error> {
@@ -169,7 +181,8 @@ impl Pull {
             Expected { blob: Some((wanted.digest.clone(), wanted.size)), diff_id: Some(wanted.diff_id.clone()) };
         let begun = part.begun();
         let pull = Arc::clone(self);
-        let unpacking = spawn_blocking(move || layer::bring_in(&pull.store.place, &label, part, rest, &expected));
+        let unpacking =
+            spawn_blocking(move || layer::bring_in(&pull.store.place, &pull.claim, &label, part, rest, &expected));
         let seen = |done| self.tell(Progress::Bytes { layer: wanted.digest.to_string(), done });
         let sent = send_blob(&self.repository, &wanted.digest, wanted.size, begun, outgoing, seen).await;
         let unpacked = unpacking.await.unwrap_or(Err(Error::Stopped { doing: "unpacking a layer" }));

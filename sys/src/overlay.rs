@@ -18,6 +18,8 @@ use nix::sys::stat::Mode;
 use crate::mount::{self, Context};
 use crate::xattr::descriptor_path;
 
+/// The longest source of a mount.
+pub const SOURCE_BYTES_MAX: usize = OPTION_BYTES_MAX;
 /// The longest string that `fsconfig(2)` takes, without its end.
 const OPTION_BYTES_MAX: usize = 255;
 /// What `mount(2)` takes as options, without its end.
@@ -26,6 +28,8 @@ const OPTIONS_BYTES_MAX: usize = 4095;
 /// The folders of an overlay.
 #[derive(Debug, Clone, Copy)]
 pub struct Overlay<'a> {
+    /// What the table of mounts names as its source: whatever the mount shall be known by.
+    pub source: &'a OsStr,
     /// The read-only folders, the uppermost first; at least one, and two if there is no upper.
     pub lower: &'a [PathBuf],
     /// Where changes go; without it there can be none.
@@ -69,7 +73,7 @@ pub fn mount_at_once(overlay: &Overlay<'_>, target: &Path) -> io::Result<()> {
     if options.len() > OPTIONS_BYTES_MAX {
         return Err(Errno::E2BIG.into());
     }
-    Ok(mount2(Some("overlay"), target, Some("overlay"), MsFlags::empty(), Some(options.as_os_str()))?)
+    Ok(mount2(Some(overlay.source), target, Some("overlay"), MsFlags::empty(), Some(options.as_os_str()))?)
 }
 
 /// Takes the topmost mount off `target`, at once for all who look there anew; those who are still in it keep it. Success
@@ -97,7 +101,7 @@ fn fixed_options(upper: Option<Upper<'_>>) -> impl Iterator<Item = (&'static CSt
 
 fn mount_by_parts(overlay: &Overlay<'_>, target: &Path) -> Result<(), Errno> {
     let context = Context::open(c"overlay")?;
-    context.set(c"source", Some(c"overlay"))?;
+    context.set(c"source", Some(&c_string(Path::new(overlay.source))?))?;
     let mut held = Vec::new();
     for lower in overlay.lower {
         set_path(&context, c"lowerdir+", lower, &mut held)?;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -31,7 +32,7 @@ fn check(mount: Mount, count: usize, name: &str, durability: Durability) {
     let lower = layers(&top, count);
     let (upper, work, target) = (folder(top.join("upper")), folder(top.join("work")), folder(top.join("target")));
     let upper_parts = Some(Upper { folder: &upper, work: &work, durability });
-    mount(&Overlay { lower: &lower, upper: upper_parts }, &target).expect("needs root");
+    mount(&Overlay { source: OsStr::new("test"), lower: &lower, upper: upper_parts }, &target).expect("needs root");
     let seen = fs::read_dir(&target).unwrap().count();
     let all = fs::read_to_string(target.join("all")).unwrap();
     fs::write(target.join("new"), "").unwrap();
@@ -66,7 +67,7 @@ fn without_an_upper_folder_nothing_can_be_written() {
     for mount in [mount, mount_at_once] as [Mount; 2] {
         let top = tempfile::tempdir_in("/dev/shm").unwrap();
         let (lower, target) = (layers(top.path(), 2), folder(top.path().join("target")));
-        mount(&Overlay { lower: &lower, upper: None }, &target).expect("needs root");
+        mount(&Overlay { source: OsStr::new("test"), lower: &lower, upper: None }, &target).expect("needs root");
         let written = fs::write(target.join("new"), "").unwrap_err();
         let all = fs::read_to_string(target.join("all")).unwrap();
         detach(&target).unwrap();

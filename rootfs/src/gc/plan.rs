@@ -14,7 +14,7 @@ pub struct GcPolicy {
     pub min_age: Duration,
     /// After how long without use an image goes, however empty the disk is.
     pub max_age: Option<Duration>,
-    /// Images without a name that can be asked for again go, however young.
+    /// Images without a tag go, however young, and so does what pulls that were cut off left.
     pub untagged: bool,
 }
 

@@ -22,6 +22,7 @@ use crate::reference::Reference;
 use crate::store::layer::{self, Expected};
 use crate::store::part::Part;
 use crate::store::place::Place;
+use crate::store::worker::Claim;
 use crate::store::{Shared, inflate};
 use crate::{Image, ImportConfig};
 
@@ -52,32 +53,33 @@ pub(crate) fn import(
     name: Option<&Reference>,
     config: &ImportConfig,
 ) -> Result<Vec<Image>, Error> {
-    let _lease = store.place.lease()?;
+    let claim = store.place.claim()?;
     let status = source.metadata().map_err(Error::file("open", source))?;
     if status.is_dir() {
         let members = Members::of_folder(source)?;
         let Members::Folder { root, .. } = &members else { return Ok(Vec::new()) };
         if folder_has(root, "oci-layout") && folder_has(root, "index.json") {
-            return bring_in_all(store, &members, layout::images(&members)?, name);
+            return bring_in_all(store, &claim, &members, layout::images(&members)?, name);
         }
-        return plain::folder(store, source, root.folder(), name, config).map(|image| vec![image]);
+        return plain::folder(store, &claim, source, root.folder(), name, config).map(|image| vec![image]);
     }
     let mut file = plain_tar(&store.place, source)?;
     let listed = file.try_clone().map_err(Error::file("read", source))?;
     if let Some(members) = Members::of_tar(source, listed)? {
         if members.has("oci-layout") && members.has("index.json") {
-            return bring_in_all(store, &members, layout::images(&members)?, name);
+            return bring_in_all(store, &claim, &members, layout::images(&members)?, name);
         }
         if let Some(found) = docker::images(&members)? {
-            return bring_in_all(store, &members, found, name);
+            return bring_in_all(store, &claim, &members, found, name);
         }
     }
     file.seek(SeekFrom::Start(0)).map_err(Error::file("read", source))?;
-    plain::tar(store, source, file, name, config).map(|image| vec![image])
+    plain::tar(store, &claim, source, file, name, config).map(|image| vec![image])
 }
 
 fn bring_in_all(
     store: &Shared,
+    claim: &Claim,
     members: &Members,
     found: Vec<Found>,
     name: Option<&Reference>,
@@ -88,7 +90,7 @@ fn bring_in_all(
         return Err(Error::Import { path: members.path().to_owned(), why });
     }
     let bring_in = |found: Found| {
-        bring_in_layers(&store.place, members, &found.layers)?;
+        bring_in_layers(&store.place, claim, members, &found.layers)?;
         let names = name.map_or(found.names, |name| vec![name.clone()]);
         let layers = found.layers.into_iter().map(|layer| layer.diff_id).collect();
         store.publish(crate::store::Arrival {
@@ -105,7 +107,8 @@ fn bring_in_all(
 }
 
 /// Unpacks those layers that are not there, several at the same time.
-fn bring_in_layers(place: &Place, members: &Members, layers: &[FoundLayer]) -> Result<(), Error> {
+fn bring_in_layers(place: &Place, claim: &Claim, members: &Members, layers: &[FoundLayer]) -> Result<(), Error> {
+    claim.add(layers.iter().map(|layer| &layer.diff_id), &place.lease()?)?;
     let mut missing: Vec<&FoundLayer> =
         layers.iter().filter(|layer| !layer::is_present(place, &layer.diff_id)).collect();
     missing.sort_by(|one, other| one.diff_id.cmp(&other.diff_id));
@@ -116,7 +119,8 @@ fn bring_in_layers(place: &Place, members: &Members, layers: &[FoundLayer]) -> R
     let work = || {
         while let Some(found) = next() {
             let opened = members.open(&found.file)?;
-            layer::bring_in(place, &found.diff_id.to_string(), Part::new(place)?, opened.reader, &found.expected)?;
+            let (label, part) = (found.diff_id.to_string(), Part::new(place)?);
+            layer::bring_in(place, claim, &label, part, opened.reader, &found.expected)?;
         }
         Ok(())
     };
@@ -140,7 +144,7 @@ fn plain_tar(place: &Place, source: &Path) -> Result<File, Error> {
     if !inflate::is_compressed(&head) {
         return Ok(file);
     }
-    let path = place.temporary();
+    let path = place.temporary()?;
     let mut inflated =
         File::options().create_new(true).read(true).write(true).open(&path).map_err(Error::file("make", &path))?;
     std::fs::remove_file(&path).map_err(Error::file("remove", &path))?;

@@ -17,12 +17,14 @@ use crate::manifest::Host;
 use crate::reference::Reference;
 use crate::store::layer::{Arrived, Expected, TransferFailed, bring_in};
 use crate::store::part::Part;
+use crate::store::worker::Claim;
 use crate::store::{Arrival, Shared};
 use crate::{Image, ImportConfig};
 
 /// Makes an image of a folder.
 pub(super) fn folder(
     store: &Shared,
+    claim: &Claim,
     source: &Path,
     folder: &Folder,
     name: Option<&Reference>,
@@ -38,7 +40,7 @@ pub(super) fn folder(
             // A reader that gave up has its own reason.
             drop(end.set(result));
         });
-        bring_in(&store.place, &label, part, Packed { pipe: reader, end: &end }, &Expected::default())
+        bring_in(&store.place, claim, &label, part, Packed { pipe: reader, end: &end }, &Expected::default())
     })?;
     publish(store, arrived, name, config)
 }
@@ -46,13 +48,14 @@ pub(super) fn folder(
 /// Makes an image of a tar without compression.
 pub(super) fn tar(
     store: &Shared,
+    claim: &Claim,
     source: &Path,
     file: File,
     name: Option<&Reference>,
     config: &ImportConfig,
 ) -> Result<Image, Error> {
     let part = Part::new(&store.place)?;
-    let arrived = bring_in(&store.place, &source.display().to_string(), part, file, &Expected::default())?;
+    let arrived = bring_in(&store.place, claim, &source.display().to_string(), part, file, &Expected::default())?;
     publish(store, arrived, name, config)
 }
 

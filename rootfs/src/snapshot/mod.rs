@@ -8,7 +8,7 @@ mod owners;
 mod usage;
 
 use std::collections::HashSet;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use berth_sys::beneath::Root;
 use berth_sys::file::{Durability, is_temporary, replace};
+use berth_sys::mountinfo::{self, Mount};
 use berth_sys::overlay::{self, Overlay, Upper};
 use berth_sys::undo::Undo;
 use berth_sys::xattr;
@@ -71,14 +72,15 @@ pub(crate) fn mount(
         options: options.clone(),
     };
     if folder.exists() {
-        match mounted_at(&folder).map_err(Error::file("read", "/proc/self/mountinfo"))? {
-            Some(place) if place == target => return Ok(()),
-            Some(_) => return Err(failed(Errno::EBUSY.into())),
-            None => {}
+        let is_same = read_record(&folder).as_ref() == Some(&record);
+        let mounts = mounts_of(&folder).map_err(failed)?;
+        if !mounts.is_empty() {
+            let stands = is_same && mounts.contains(&fs::canonicalize(target).map_err(failed)?);
+            return if stands { Ok(()) } else { Err(failed(Errno::EBUSY.into())) };
         }
         // The kernel refuses a work folder that a volatile mount had before.
         remove_tree(&folder.join(WORK))?;
-        if read_record(&folder).as_ref() != Some(&record) {
+        if !is_same {
             remove(place, &folder)?;
         }
     }
@@ -100,16 +102,17 @@ fn show(folder: &Path, lower: &[PathBuf], options: &MountOptions, target: &Path)
     let lower = lower.iter().map(|path| views.as_mut().map_or_else(|| Ok(path.clone()), |views| views.show(path)));
     let lower: Vec<PathBuf> = lower.collect::<io::Result<_>>()?;
     let (upper, work) = (folder.join(UPPER), folder.join(WORK));
+    let source = source_of(folder);
     match options.access {
         Access::ReadOnly => {
             let lower: Vec<PathBuf> = [upper].into_iter().chain(lower).collect();
-            overlay::mount(&Overlay { lower: &lower, upper: None }, target)
+            overlay::mount(&Overlay { source: &source, lower: &lower, upper: None }, target)
         }
         Access::Writable => {
             fs::DirBuilder::new().mode(0o700).create(&work)?;
             let durability = overlay::Durability::Volatile;
             let upper = Upper { folder: &upper, work: &work, durability };
-            overlay::mount(&Overlay { lower: &lower, upper: Some(upper) }, target)
+            overlay::mount(&Overlay { source: &source, lower: &lower, upper: Some(upper) }, target)
         }
     }
 }
@@ -117,15 +120,32 @@ fn show(folder: &Path, lower: &[PathBuf], options: &MountOptions, target: &Path)
 /// Takes the root off `target` and forgets what was written; gives the id of its image, if there was one.
 pub(crate) fn unmount(place: &Place, key: &str, target: &Path) -> Result<Option<String>, Error> {
     let folder = folder_of(place, key)?;
-    overlay::detach(target).map_err(|source| Error::Mount {
-        action: "unmount",
-        key: key.to_owned(),
-        target: target.to_owned(),
-        source,
-    })?;
+    let failed = |source| Error::Mount { action: "unmount", key: key.to_owned(), target: target.to_owned(), source };
+    take_off(&folder, target).map_err(failed)?;
     let image = read_record(&folder).map(|record| record.image);
     remove(place, &folder)?;
     Ok(image)
+}
+
+/// Unmounts a snapshot from `target`, and nothing else that is there.
+fn take_off(folder: &Path, target: &Path) -> io::Result<()> {
+    let target = match fs::canonicalize(target) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => target.to_owned(),
+        other => other?,
+    };
+    let source = source_of(folder);
+    let is_own = |mount: &Mount| mount.source == source;
+    let mounts = mountinfo::read()?;
+    let own = mounts.iter().filter(|mount| is_own(mount)).count();
+    if own == 0 {
+        return Ok(());
+    }
+    let on_top = mounts.iter().rfind(|mount| mount.target == target).is_some_and(is_own);
+    if on_top {
+        overlay::detach(&target)?;
+    }
+    // Where a mount is shared, its copies went with it.
+    if (own == 1 && on_top) || mounts_of(folder)?.is_empty() { Ok(()) } else { Err(Errno::EBUSY.into()) }
 }
 
 /// The keys of all snapshots.
@@ -163,7 +183,7 @@ fn folder_of(place: &Place, key: &str) -> Result<PathBuf, Error> {
 
 /// Made aside and then moved to its place: a snapshot that is there is whole.
 fn make(place: &Place, folder: &Path, record: &Record) -> Result<(), Error> {
-    let aside = place.temporary();
+    let aside = place.temporary()?;
     let mut undo = Undo::new();
     undo.push(|| drop(remove_tree(&aside)));
     make_folder(&aside, 0o700)?;
@@ -183,11 +203,7 @@ fn make(place: &Place, folder: &Path, record: &Record) -> Result<(), Error> {
 /// First out of sight, then gone: half a snapshot is never seen.
 fn remove(place: &Place, folder: &Path) -> Result<(), Error> {
     owners::detach_views(folder).map_err(Error::file("unmount what is in", folder))?;
-    let aside = place.temporary();
-    match fs::rename(folder, &aside) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other.map_err(Error::file("put aside", folder)).and_then(|()| remove_tree(&aside)),
-    }
+    place.doom(folder)?.map_or(Ok(()), |doomed| remove_tree(&doomed))
 }
 
 fn read_record(folder: &Path) -> Option<Record> {
@@ -248,52 +264,31 @@ fn make_folder(path: &Path, mode: u32) -> Result<(), Error> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(Error::file("set the mode of", path))
 }
 
-/// Where the overlay of this snapshot is mounted.
-fn mounted_at(folder: &Path) -> io::Result<Option<PathBuf>> {
-    let mounts = fs::read("/proc/self/mountinfo")?;
-    Ok(find_mount(&mounts, folder).map(|target| PathBuf::from(OsStr::from_bytes(&target))))
-}
-
-/// A writable overlay has something of the snapshot's folder above, a read-only one as its uppermost lower folder.
-fn find_mount(mounts: &[u8], folder: &Path) -> Option<Vec<u8>> {
-    let own = [folder.as_os_str().as_bytes(), b"/"].concat();
-    let names = [&b"upperdir="[..], b"lowerdir=", b"lowerdir+="];
-    let is_own =
-        |option: &[u8]| names.iter().any(|name| option.strip_prefix(*name).is_some_and(|path| path.starts_with(&own)));
-    mounts.split(|byte| *byte == b'\n').find_map(|line| {
-        let options = unescaped(line.rsplit(|byte| *byte == b' ').next()?);
-        let has = options.split(|byte| *byte == b',').any(is_own);
-        has.then(|| line.split(|byte| *byte == b' ').nth(4).map(unescaped))?
-    })
-}
-
-/// The kernel writes blanks and backslashes as three octal digits.
-fn unescaped(text: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((first, after)) = rest.split_first() {
-        let code = after
-            .get(..3)
-            .filter(|_| *first == b'\\')
-            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
-        plain.push(code.unwrap_or(*first));
-        rest = if code.is_some() { after.get(3..).unwrap_or_default() } else { after };
+/// What the mounts of a snapshot say that they were mounted from: the kernel tells it as it was, whereas folders that were
+/// named by descriptors are told as such.
+fn source_of(folder: &Path) -> OsString {
+    let name = folder.as_os_str();
+    if name.len() <= overlay::SOURCE_BYTES_MAX {
+        return name.to_owned();
     }
-    plain
+    Digest::of(name.as_bytes()).to_string().into()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Where a snapshot is mounted: once, unless somebody mounted it again.
+fn mounts_of(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let source = source_of(folder);
+    let mounts = mountinfo::read()?.into_iter().filter(|mount| mount.source == source);
+    Ok(mounts.map(|mount| mount.target).collect())
+}
 
-    #[test]
-    fn a_mount_is_found_by_its_snapshot() {
-        let line = b"1 2 0:3 / /mnt\\040a rw - overlay overlay rw,lowerdir=/l,upperdir=/s\\040x/upper,workdir=/w\n";
-        assert_eq!(find_mount(line, Path::new("/s x")).unwrap(), b"/mnt a");
-        assert_eq!(find_mount(line, Path::new("/s")), None);
-        let line = b"1 2 0:3 / /mnt ro - overlay overlay ro,lowerdir+=/s/upper,lowerdir+=/l/diff\n";
-        assert_eq!(find_mount(line, Path::new("/s")).unwrap(), b"/mnt");
-        assert_eq!(find_mount(b"\n\n", Path::new("/x")), None);
-        assert_eq!(unescaped(b"\\1\\134\\"), b"\\1\\\\");
+/// Takes away the snapshots of earlier runs of the machine, and those whose making a loss of power undid.
+pub(crate) fn doom_of_earlier_boots(place: &Place) -> Result<(), Error> {
+    let boot_id = layer::boot_id()?;
+    for name in names(&place.snapshots())? {
+        let folder = place.snapshots().join(name);
+        if read_record(&folder).is_none_or(|record| record.boot_id != boot_id) {
+            place.doom(&folder)?;
+        }
     }
+    Ok(())
 }

@@ -5,14 +5,16 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use berth_sys::file::{Durability, replace};
+use berth_sys::file::{Durability, remove, replace};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::place::Place;
+use super::layer;
+use super::place::{IndexLock, Place};
 use crate::Image;
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::limits::RESERVE_BYTES;
 use crate::manifest::parse_config;
 use crate::reference::Reference;
 
@@ -116,8 +118,11 @@ impl Records {
                     !record.tags.is_empty()
                 }
                 None => {
-                    let digest = digest_name(reference);
-                    record.digests.retain(|known| Some(known) != digest.as_ref());
+                    let by_manifest = reference.digest().is_some_and(|digest| digest.to_string() == record.manifest);
+                    let (digest, repository) = (digest_name(reference), format!("{}@", reference.name()));
+                    record.digests.retain(|known| {
+                        Some(known) != digest.as_ref() && !(by_manifest && known.starts_with(&repository))
+                    });
                     !record.tags.is_empty() || !record.digests.is_empty()
                 }
             }
@@ -191,30 +196,68 @@ impl Index {
 
     /// The records as they are now.
     pub(crate) fn load(&self) -> Result<Records, Error> {
+        match self.read()? {
+            Some(records) => Ok(records),
+            None => self.begin_anew(&self.place.index_lock()?),
+        }
+    }
+
+    /// `None` if the file is damaged.
+    fn read(&self) -> Result<Option<Records>, Error> {
         let path = self.place.index();
-        let bytes = match fs::read(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Records::default()),
-            other => other.map_err(Error::file("read", &path))?,
-        };
-        serde_json::from_slice(&bytes).or_else(|error| {
-            // Only a loss of power can leave this; the images are then pulled again.
-            tracing::error!(path = %path.display(), %error, "the index of images is damaged: beginning with an empty one");
-            Ok(Records::default())
-        })
+        match fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Some(Records::default())),
+            other => Ok(serde_json::from_slice(&other.map_err(Error::file("read", path))?).ok()),
+        }
+    }
+
+    /// Puts a damaged index aside: only a loss of power can leave one. Its images have to be pulled again, for which the
+    /// layers wait as those of any pull that was cut off.
+    fn begin_anew(&self, _: &IndexLock) -> Result<Records, Error> {
+        if let Some(records) = self.read()? {
+            // Another was faster.
+            return Ok(records);
+        }
+        let path = self.place.index();
+        layer::note_unclaimed(&self.place)?;
+        let aside = path.with_extension("json.damaged");
+        fs::rename(&path, &aside).map_err(Error::file("put aside", &path))?;
+        tracing::error!(kept_as = %aside.display(), "the index of images is damaged: beginning with an empty one");
+        Ok(Records::default())
     }
 
     /// Changes the records under the lock; they are written if `change` says that they are others now.
     pub(crate) fn change(&self, change: impl FnOnce(&mut Records) -> Result<bool, Error>) -> Result<bool, Error> {
-        let _lock = self.place.index_lock()?;
-        let mut records = self.load()?;
+        let lock = self.place.index_lock()?;
+        let mut records = match self.read()? {
+            Some(records) => records,
+            None => self.begin_anew(&lock)?,
+        };
         let changed = change(&mut records)?;
         if changed {
-            let path = self.place.index();
-            let text =
-                serde_json::to_vec_pretty(&records).map_err(|error| Error::file("write", &path)(error.into()))?;
-            replace(&path, &text, Durability::Process).map_err(Error::file("write", &path))?;
+            self.write(&records)?;
         }
         Ok(changed)
+    }
+
+    fn write(&self, records: &Records) -> Result<(), Error> {
+        let path = self.place.index();
+        let text = serde_json::to_vec_pretty(records).map_err(|error| Error::file("write", &path)(error.into()))?;
+        let written = match replace(&path, &text, Durability::Process) {
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+                remove(&self.place.reserve()).and_then(|()| replace(&path, &text, Durability::Process))
+            }
+            other => other,
+        };
+        written.map_err(Error::file("write", path))
+    }
+
+    /// Keeps some room for [`Self::change`] on a full disk, if there is any: else no image could be removed from one.
+    pub(crate) fn keep_reserve(&self) {
+        let path = self.place.reserve();
+        if !path.exists() && fs::write(&path, [0; RESERVE_BYTES]).is_err() {
+            let _ = remove(&path);
+        }
     }
 
     fn image(&self, record: &Record) -> Option<Image> {
@@ -333,7 +376,10 @@ mod tests {
         assert!(found(&records, &format!("x:ignored@sha256:{index}")).is_some());
         assert!(found(&records, &format!("x@sha256:{manifest}")).is_some());
         assert!(found(&records, &format!("y@sha256:{manifest}")).is_none());
-        assert!(records.remove(&format!("x@sha256:{index}")).unwrap());
-        assert!(records.images.is_empty());
+        for digest in [&index, &manifest] {
+            let mut records = records.clone();
+            assert!(records.remove(&format!("x@sha256:{digest}")).unwrap());
+            assert!(records.images.is_empty());
+        }
     }
 }

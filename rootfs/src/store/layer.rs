@@ -18,6 +18,8 @@ use serde_json::json;
 use super::inflate::{self, Compression};
 use super::part::Part;
 use super::place::{Place, names, remove_tree};
+use super::sweep::is_old;
+use super::worker::Claim;
 use crate::digest::{Digest, Hasher, Hashing};
 use crate::error::{Error, UnpackError};
 use crate::limits::{EXPANSION_FREE_BYTES, EXPANSION_MAX, LAYER_BYTES_MAX, NOTE_BYTES_MAX};
@@ -30,6 +32,8 @@ pub(crate) const IMPLICIT: &str = "implicit";
 /// Hard links of the archive to files of layers below: name and target, each ended by a NUL.
 pub(crate) const LINKS: &str = "links";
 const UNWRITTEN: &str = "unwritten";
+/// Empty, and there until an image has the layer; its age is that of the layer.
+const UNCLAIMED: &str = "unclaimed";
 /// A [`Note`].
 const NOTE: &str = "layer.json";
 
@@ -75,21 +79,20 @@ pub(crate) fn is_present(place: &Place, diff_id: &Digest) -> bool {
     place.layer(diff_id).join(TREE).is_dir()
 }
 
-/// Brings a layer into the store: the `part` of its blob that is here, then `rest`. Another that brings in the same layer
-/// at the same time does no harm: the first one's stays.
+/// Brings a layer into the store, where `claim` keeps it: the `part` of its blob that is here, then `rest`. Another that
+/// brings in the same layer at the same time does no harm: the first one's stays.
 pub(crate) fn bring_in(
     place: &Place,
+    claim: &Claim,
     label: &str,
     part: Part,
     rest: impl Read + Send,
     expected: &Expected,
 ) -> Result<Arrived, Error> {
-    let temporary = place.temporary();
+    let temporary = place.temporary()?;
     fs::DirBuilder::new().mode(0o700).create(&temporary).map_err(Error::file("make", &temporary))?;
     let result = match arrive(label, part.then(rest), expected, &temporary, place.devices()) {
-        Ok(arrived) => {
-            part.publish(place, &arrived.blob).and_then(|()| publish(place, &temporary, &arrived)).map(|()| arrived)
-        }
+        Ok(arrived) => publish(place, claim, part, &temporary, &arrived).map(|()| arrived),
         // What came is right as far as it goes.
         Err(error) if error.is_interruption() => part.leave().and(Err(error)),
         Err(error) => part.discard().and(Err(error)),
@@ -194,7 +197,7 @@ fn is_about_content(error: &UnpackError) -> bool {
 #[error("{0}")]
 pub(crate) struct TransferFailed(pub(crate) String);
 
-fn publish(place: &Place, temporary: &Path, arrived: &Arrived) -> Result<(), Error> {
+fn publish(place: &Place, claim: &Claim, part: Part, temporary: &Path, arrived: &Arrived) -> Result<(), Error> {
     let write = |name: &str, content: &[u8]| {
         let path = temporary.join(name);
         fs::write(&path, content).map_err(Error::file("write", path))
@@ -212,6 +215,11 @@ fn publish(place: &Place, temporary: &Path, arrived: &Arrived) -> Result<(), Err
     let blob = json!({ "mediaType": media_type, "digest": arrived.blob.to_string(), "size": arrived.size });
     write(NOTE, json!({ "blob": blob, "bytes": unpacked.bytes }).to_string().as_bytes())?;
     write(UNWRITTEN, boot_id()?.as_bytes())?;
+    write(UNCLAIMED, b"")?;
+    // A sweep between the blob and its layer would take the blob for one that nobody needs.
+    let lease = place.lease()?;
+    claim.add([&arrived.diff_id], &lease)?;
+    part.publish(place, &arrived.blob)?;
     let target = place.layer(&arrived.diff_id);
     match fs::rename(temporary, &target) {
         Err(_) if is_present(place, &arrived.diff_id) => Ok(()),
@@ -242,6 +250,26 @@ pub(crate) fn write_out(place: &Place) -> Result<(), Error> {
         berth_sys::file::remove(&mark).map_err(Error::file("remove", &mark))?;
     }
     Ok(())
+}
+
+/// Notes that an image has this layer; `name` is its folder's. A mark that stays only lets the layer stay longer.
+pub(crate) fn note_claimed(place: &Place, name: &str) {
+    let _ = fs::remove_file(place.layers().join(name).join(UNCLAIMED));
+}
+
+/// Marks all layers as if they had just come: nobody knows any more which images they are of.
+pub(crate) fn note_unclaimed(place: &Place) -> Result<(), Error> {
+    for name in names(&place.layers())? {
+        let mark = place.layers().join(name).join(UNCLAIMED);
+        fs::write(&mark, "").map_err(Error::file("write", mark))?;
+    }
+    Ok(())
+}
+
+/// Whether a layer came lately and no image has it yet.
+pub(crate) fn is_left_over(place: &Place, name: &str) -> bool {
+    let mark = place.layers().join(name).join(UNCLAIMED);
+    mark.exists() && !is_old(&mark)
 }
 
 /// Whether a layer may have been cut off by a loss of power.

@@ -6,6 +6,7 @@ pub(crate) mod layer;
 pub(crate) mod part;
 pub(crate) mod place;
 pub(crate) mod sweep;
+pub(crate) mod worker;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -18,6 +19,7 @@ use tokio::task::spawn_blocking;
 
 use self::index::{Index, Record, digest_name};
 use self::place::Place;
+use self::sweep::Leftovers;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::limits::LAYERS_AT_ONCE;
@@ -62,7 +64,8 @@ pub(crate) struct Arrival {
 }
 
 impl Store {
-    /// Opens or makes the store below `dir`; removes what an interrupted pull left.
+    /// Opens or makes the store below `dir`; removes what nobody needs any more. What a pull that was cut off brought waits
+    /// for a day to be of use to the next.
     pub fn open(dir: &Path, registries: RegistryConfig) -> Result<Self, Error> {
         Self::open_with(dir, registries, Devices::LeaveOut)
     }
@@ -71,7 +74,7 @@ impl Store {
     pub fn open_with(dir: &Path, registries: RegistryConfig, devices: Devices) -> Result<Self, Error> {
         let place = Place::make(dir, devices)?;
         let index = Index::new(place.clone());
-        sweep::sweep(&place, &index)?;
+        sweep::sweep(&place, &index, Leftovers::Keep)?;
         let shared = Shared {
             place,
             index,
@@ -125,19 +128,21 @@ impl Store {
     }
 
     /// Removes a name, and with its last tag the image and the layers that no other image has; by its id, the image with
-    /// all its names. A layer that a snapshot stands on goes with the snapshot. Success if there is no such image.
-    pub async fn remove(&self, name: &str) -> Result<(), Error> {
+    /// all its names. A layer that a snapshot stands on goes with the snapshot, one that a pull counts on at its end. False
+    /// if there is no such image.
+    pub async fn remove(&self, name: &str) -> Result<bool, Error> {
         let name = name.to_owned();
         let remove = move |shared: &Shared| {
-            shared.index.change(|records| records.remove(&name))?;
-            sweep::sweep(&shared.place, &shared.index)
+            let removed = shared.index.change(|records| records.remove(&name))?;
+            sweep::sweep(&shared.place, &shared.index, Leftovers::Keep)?;
+            Ok(removed)
         };
         self.blocking("removing an image", remove).await
     }
 
     /// Mounts a writable root of an image at `target`, an existing empty folder. What is written is kept under `key`, and
     /// shows again if the same image is mounted under it again before the machine restarts. Success if it is mounted
-    /// there already.
+    /// there already; `EBUSY` if another is, or this one elsewhere.
     pub async fn mount(&self, image: &Image, key: &str, target: &Path) -> Result<(), Error> {
         self.mount_with(image, key, target, &MountOptions::default()).await
     }
@@ -154,32 +159,27 @@ impl Store {
         let (id, layers) = (image.id.clone(), image.config.rootfs().diff_ids().clone());
         let (key, target) = (key.to_owned(), target.to_owned());
         let mount = move |shared: &Shared| {
-            let lease = shared.place.lease()?;
-            snapshot::mount(&shared.place, &id, &layers, &key, &target, &options)?;
+            let _lease = shared.place.lease()?;
             shared.place.note_use(&id)?;
-            drop(lease);
-            sweep::sweep_if_wanted(&shared.place, &shared.index)
+            snapshot::mount(&shared.place, &id, &layers, &key, &target, &options)
         };
         self.blocking("mounting a root", mount).await
     }
 
-    /// Unmounts `target` and forgets what was written under `key`. Success if neither is there.
+    /// Unmounts the root that is mounted at `target` under `key`, and forgets what was written. Success if neither is there;
+    /// what somebody else mounted there stays. `EBUSY` if the root is mounted elsewhere too.
     pub async fn unmount(&self, key: &str, target: &Path) -> Result<(), Error> {
         let (key, target) = (key.to_owned(), target.to_owned());
         let unmount = move |shared: &Shared| {
             let lease = shared.place.lease()?;
-            let image = snapshot::unmount(&shared.place, &key, &target)?;
-            image.iter().try_for_each(|id| shared.place.note_use(id))?;
+            let Some(id) = snapshot::unmount(&shared.place, &key, &target)? else { return Ok(()) };
+            shared.forgive("note a use", shared.place.note_use(&id));
             drop(lease);
             // The image may have been removed meanwhile; then this may have been the last to use its layers.
-            let gone = image.is_some_and(|id| {
-                shared.index.load().is_ok_and(|records| records.images.iter().all(|record| record.id != id))
-            });
-            if gone {
-                sweep::sweep(&shared.place, &shared.index)
-            } else {
-                sweep::sweep_if_wanted(&shared.place, &shared.index)
+            if shared.index.load().is_ok_and(|records| records.images.iter().all(|record| record.id != id)) {
+                shared.forgive("sweep", sweep::sweep(&shared.place, &shared.index, Leftovers::Keep));
             }
+            Ok(())
         };
         self.blocking("unmounting a root", unmount).await
     }
@@ -227,23 +227,23 @@ impl Store {
     /// Sweeps if that is wanted, and lets the disk catch up behind the caller's back; a process that ends waits for it
     /// with its runtime.
     async fn tidy(&self) {
-        let sweep = |shared: &Shared| sweep::sweep_if_wanted(&shared.place, &shared.index);
-        if let Err(error) = self.blocking("sweeping", sweep).await {
-            tracing::warn!(%error, "what nobody needs any more could not be swept away");
-        }
+        let sweep = |shared: &Shared| {
+            shared.forgive("sweep", sweep::sweep_if_wanted(&shared.place, &shared.index));
+            Ok(())
+        };
+        // It says itself what went wrong.
+        let _ = self.blocking("sweeping", sweep).await;
         let shared = Arc::clone(&self.shared);
-        drop(spawn_blocking(move || {
-            if let Err(error) = layer::write_out(&shared.place) {
-                tracing::warn!(%error, "new layers are not on the disk yet; after a loss of power they are pulled again");
-            }
-        }));
+        drop(spawn_blocking(move || shared.forgive("write out new layers", layer::write_out(&shared.place))));
     }
 }
 
 impl Shared {
-    /// Makes an image visible under its names, its layers being here. The caller holds a lease.
+    /// Makes an image visible under its names, its layers being here and claimed.
     pub(crate) fn publish(&self, arrival: Arrival) -> Result<Image, Error> {
         let manifest_digest = Digest::of(&arrival.manifest);
+        // No sweep sees the blobs without their image.
+        let _lease = self.place.lease()?;
         for (digest, bytes) in [(&manifest_digest, &arrival.manifest), (&arrival.config_digest, &arrival.config)] {
             let path = self.place.blob(digest);
             replace(&path, bytes, Durability::Process).map_err(Error::file("write", path))?;
@@ -264,7 +264,8 @@ impl Shared {
         };
         if let Err(error) = snapshot::check(&self.place, &record.id, &record.layers) {
             // Its layers are of no use to a next try.
-            sweep::want(&self.place)?;
+            arrival.layers.iter().for_each(|layer| layer::note_claimed(&self.place, layer.hex()));
+            sweep::want(&self.place);
             return Err(error);
         }
         let id = record.id.clone();
@@ -273,8 +274,17 @@ impl Shared {
             records.add(record);
             Ok(true)
         })?;
+        arrival.layers.iter().for_each(|layer| layer::note_claimed(&self.place, layer.hex()));
         let images = self.index.images()?;
         images.iter().find(|image| image.id == id).cloned().ok_or(Error::NoImage { name: id })
+    }
+
+    /// A failure of what comes after the work is done is told, but the work is done all the same.
+    fn forgive(&self, what: &str, outcome: Result<(), Error>) {
+        if let Err(error) = outcome {
+            let store = self.place.top().display();
+            tracing::warn!(%store, error = &error as &dyn std::error::Error, "cannot {what}");
+        }
     }
 
     /// The lock that all who fetch one layer take.

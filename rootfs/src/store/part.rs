@@ -39,7 +39,7 @@ impl Part {
 
     /// The part of a blob that nobody knows yet.
     pub(crate) fn new(place: &Place) -> Result<Self, Error> {
-        let path = place.temporary();
+        let path = place.temporary()?;
         let file = open(&path)?.ok_or_else(|| Error::file("lock", &path)(Errno::EWOULDBLOCK.into()))?;
         Ok(Self { path, file, begun: 0, named: false })
     }

@@ -4,13 +4,18 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
+use super::worker::{Claim, Worker};
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::limits::{LOCK_WAIT_MAX, SWEEP_WAIT_MAX};
 use crate::unpack::Devices;
 
 /// The folders of one store, and what may be made in them.
@@ -18,9 +23,12 @@ use crate::unpack::Devices;
 pub(crate) struct Place {
     top: PathBuf,
     devices: Devices,
+    /// Where the unfinished things of this process are.
+    worker: Arc<Worker>,
 }
 
-/// Somebody works in the store: nothing that could be in use is swept away. Ends when dropped, or with the process.
+/// Nothing is swept away meanwhile: for the moments between one look and what is made of it, not for a whole pull. Ends when
+/// dropped, or with the process.
 #[derive(Debug)]
 pub(crate) struct Lease {
     _file: Flock<File>,
@@ -32,15 +40,24 @@ pub(crate) struct IndexLock {
     _file: Flock<File>,
 }
 
-static TEMPORARIES: AtomicU64 = AtomicU64::new(0);
+static NAMES: AtomicU64 = AtomicU64::new(0);
+
+/// How long somebody looks at a lock's holder before he asks again.
+const LOCK_AGAIN: Duration = Duration::from_millis(1);
 
 impl Place {
     /// Makes the folders that are missing.
     pub(crate) fn make(top: &Path, devices: Devices) -> Result<Self, Error> {
-        let place = Self { top: top.to_owned(), devices };
-        for folder in
-            [place.layers(), place.blobs(), place.parts(), place.snapshots(), place.uses(), place.temporaries()]
-        {
+        let place = Self { top: top.to_owned(), devices, worker: Arc::default() };
+        for folder in [
+            place.layers(),
+            place.blobs(),
+            place.parts(),
+            place.snapshots(),
+            place.uses(),
+            place.temporaries(),
+            place.doomed(),
+        ] {
             // Layers hold set-user-ID programs: nobody but root comes near them.
             DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(Error::file("make", &folder))?;
         }
@@ -57,6 +74,11 @@ impl Place {
 
     pub(crate) fn index(&self) -> PathBuf {
         self.top.join("images.json")
+    }
+
+    /// Room for the index on a full disk.
+    pub(crate) fn reserve(&self) -> PathBuf {
+        self.top.join("reserve")
     }
 
     pub(crate) fn blobs(&self) -> PathBuf {
@@ -113,53 +135,90 @@ impl Place {
         self.top.join("unswept")
     }
 
+    /// Has a folder for each process that works in the store.
     pub(crate) fn temporaries(&self) -> PathBuf {
         self.top.join("tmp")
     }
 
-    /// A name for something unfinished that nobody else has.
-    pub(crate) fn temporary(&self) -> PathBuf {
-        let number = TEMPORARIES.fetch_add(1, Ordering::Relaxed);
-        // The clock tells a process from an earlier one of the same number.
-        let now = jiff::Timestamp::now().as_nanosecond();
-        self.temporaries().join(format!("{}-{number}-{now}", std::process::id()))
+    /// A name for something unfinished that nobody else has. It is swept away when this process is dead.
+    pub(crate) fn temporary(&self) -> Result<PathBuf, Error> {
+        Ok(self.worker.folder(self)?.join(unique()))
+    }
+
+    /// Will keep layers from the sweeps of all processes.
+    pub(crate) fn claim(&self) -> Result<Claim, Error> {
+        Claim::make(self.worker.folder(self)?)
+    }
+
+    /// What is being removed, by whoever finds it.
+    pub(crate) fn doomed(&self) -> PathBuf {
+        self.top.join("doomed")
+    }
+
+    /// Takes something out of sight, at once, to be removed from where it is then; `None` if it is not there.
+    pub(crate) fn doom(&self, path: &Path) -> Result<Option<PathBuf>, Error> {
+        let doomed = self.doomed().join(unique());
+        match fs::rename(path, &doomed) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            other => other.map(|()| Some(doomed)).map_err(Error::file("put aside", path)),
+        }
+    }
+
+    /// Removes what was taken out of sight. Long.
+    pub(crate) fn bury(&self) -> Result<(), Error> {
+        let doomed = names(&self.doomed())?;
+        doomed.into_iter().try_for_each(|name| remove_tree(&self.doomed().join(name)))
     }
 
     /// Waits for a sweep, which is short, and keeps further ones off.
     pub(crate) fn lease(&self) -> Result<Lease, Error> {
-        let _file = self.lock("use.lock", FlockArg::LockShared)?.ok_or_else(|| self.stolen("use.lock"))?;
-        Ok(Lease { _file })
+        let lock = self.lock("use.lock", FlockArg::LockSharedNonblock, LOCK_WAIT_MAX)?;
+        lock.map(|_file| Lease { _file }).ok_or_else(|| self.held("use.lock"))
     }
 
-    /// Nobody works in the store, and nobody begins to until the lock is dropped; `None` if somebody does.
+    /// Nobody is about to use what seems idle, and nobody comes to be until the lock is dropped; `None` if there is no end
+    /// of them.
     pub(crate) fn exclusive(&self) -> Result<Option<Lease>, Error> {
-        let file = self.lock("use.lock", FlockArg::LockExclusiveNonblock)?;
-        Ok(file.map(|_file| Lease { _file }))
+        let lock = self.lock("use.lock", FlockArg::LockExclusiveNonblock, SWEEP_WAIT_MAX)?;
+        Ok(lock.map(|_file| Lease { _file }))
     }
 
     /// Waits for whoever writes the index.
     pub(crate) fn index_lock(&self) -> Result<IndexLock, Error> {
-        let _file = self.lock("index.lock", FlockArg::LockExclusive)?.ok_or_else(|| self.stolen("index.lock"))?;
-        Ok(IndexLock { _file })
+        let lock = self.lock("index.lock", FlockArg::LockExclusiveNonblock, LOCK_WAIT_MAX)?;
+        lock.map(|_file| IndexLock { _file }).ok_or_else(|| self.held("index.lock"))
     }
 
-    fn lock(&self, name: &str, kind: FlockArg) -> Result<Option<Flock<File>>, Error> {
+    fn lock(&self, name: &str, kind: FlockArg, patience: Duration) -> Result<Option<Flock<File>>, Error> {
         let path = self.top.join(name);
         let open = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
         let mut file = open.map_err(Error::file("open", &path))?;
+        let deadline = Instant::now() + patience;
         loop {
-            match Flock::lock(file, kind) {
+            // The kernel would wait for ever.
+            file = match Flock::lock(file, kind) {
                 Ok(lock) => return Ok(Some(lock)),
-                Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
-                Err((again, Errno::EINTR)) => file = again,
+                Err((again, Errno::EWOULDBLOCK | Errno::EINTR)) => again,
                 Err((_, errno)) => return Err(Error::file("lock", path)(errno.into())),
+            };
+            if Instant::now() >= deadline {
+                return Ok(None);
             }
+            thread::sleep(LOCK_AGAIN);
         }
     }
 
-    fn stolen(&self, name: &str) -> Error {
-        Error::file("lock", self.top.join(name))(Errno::EWOULDBLOCK.into())
+    fn held(&self, name: &str) -> Error {
+        Error::Held { path: self.top.join(name), wait: LOCK_WAIT_MAX }
     }
+}
+
+/// A name that nothing in the store's folders has.
+pub(super) fn unique() -> String {
+    let number = NAMES.fetch_add(1, Ordering::Relaxed);
+    // The clock tells a process from an earlier one of the same number.
+    let now = jiff::Timestamp::now().as_nanosecond();
+    format!("{}-{number}-{now}", std::process::id())
 }
 
 /// The names in a folder; none if it is not there. Names that are no UTF-8 are not the store's and are passed over.

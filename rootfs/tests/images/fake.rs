@@ -335,5 +335,5 @@ pub(crate) fn one_layer() -> (Made, String) {
 
 pub(crate) fn assert_nothing_left(bench: &Bench) {
     assert!(bench.store.images().unwrap().is_empty());
-    assert!(bench.names("tmp").is_empty() && bench.names("layers").is_empty(), "{:?}", bench.names("layers"));
+    assert!(bench.unfinished().is_empty() && bench.names("layers").is_empty(), "{:?}", bench.names("layers"));
 }

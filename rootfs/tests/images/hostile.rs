@@ -15,7 +15,7 @@ async fn unpack(tar: Vec<u8>) -> (Bench, Result<berth_rootfs::Image, Error>) {
     let result = bench.import_tar(&tar).await;
     assert_eq!(fs::read_to_string(outside.join("file")).unwrap(), "outside");
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
-    assert!(bench.names("tmp").is_empty(), "{:?}", bench.names("tmp"));
+    assert!(bench.unfinished().is_empty(), "{:?}", bench.unfinished());
     (bench, result)
 }
 

@@ -177,5 +177,5 @@ async fn layers_go_with_the_last_that_needs_them() {
     bench.store.unmount("key", &target.0).await.unwrap();
     assert_eq!(bench.names("layers").len(), 2);
     bench.store.remove("test/two").await.unwrap();
-    assert!(bench.names("layers").is_empty() && bench.names("blobs").is_empty() && bench.names("tmp").is_empty());
+    assert!(bench.names("layers").is_empty() && bench.names("blobs").is_empty() && bench.unfinished().is_empty());
 }

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use berth_rootfs::{RegistryConfig, Store};
+use berth_rootfs::{GcPolicy, RegistryConfig, Store};
 
-use super::fake::{Server, one_layer};
-use super::support::{Bench, eventually, told};
+use super::fake::{Server, noise, one_layer};
+use super::support::{Bench, Made, Tar, eventually, told};
 
 /// Set for the helper: its store, and what it pulls.
 const STORE: &str = "BERTH_TEST_RESUME_STORE";
@@ -53,7 +53,7 @@ async fn killed() -> (Bench, Server, String) {
     child.kill().unwrap();
     child.wait().unwrap();
     bench.reopened();
-    assert!(bench.names("tmp").is_empty() && bench.names("layers").is_empty());
+    assert!(bench.unfinished().is_empty() && bench.names("layers").is_empty());
     (bench, server, layer)
 }
 
@@ -106,7 +106,90 @@ async fn a_pull_that_was_given_up_is_gone_on_with() {
         }
     };
     tokio::select! { _ = pulling => panic!("it cannot be whole yet"), () = cut => {} }
-    eventually("the unpacking ends", || bench.names("tmp").is_empty());
+    eventually("the unpacking ends", || bench.unfinished().is_empty());
     server.pull(&bench).await.unwrap_or_else(|error| panic!("{}", told(&error)));
     assert_eq!(server.seen(&format!("blobs/{layer}")), [None, Some(format!("bytes={CUT}-"))]);
+}
+
+/// Layers that do not compress, each with its digest.
+fn layers(count: usize, bytes: usize) -> (Made, Vec<String>) {
+    let mut made = Made::default();
+    let layer = |layer: usize| {
+        let tar = Tar::new().file(&layer.to_string(), &noise(bytes)).end();
+        made.layer(&tar, tar.clone(), "application/vnd.oci.image.layer.v1.tar");
+        berth_rootfs::Digest::of(&tar).to_string()
+    };
+    let digests = (0..count).map(layer).collect();
+    (made, digests)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_a_killed_pull_finished_is_not_fetched_again() {
+    let (mut made, digests) = layers(6, 300_000);
+    let server = Server::of(&mut made).await;
+    // Slow enough for kills to fall between the layers.
+    let bench = Bench::new();
+    server.change_all(|answer| answer.trickle = Some((20_000, Duration::from_millis(1))));
+    let (mut between, mut here) = (0, Vec::new());
+    for round in 0..20 {
+        let before = server.all_seen().len();
+        let mut child = helper(&bench, &server);
+        let begun = || server.all_seen().len() > before + 1;
+        eventually("the helper begins", || begun() || child.try_wait().unwrap().is_some());
+        std::thread::sleep(Duration::from_millis(round * 7));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let store = bench.reopened();
+        let is_here = |digest: &&String| bench.names("layers").iter().any(|name| digest.ends_with(name.as_str()));
+        for digest in &here {
+            assert!(is_here(&digest), "a layer that was here went with a sweep");
+        }
+        here = digests.iter().filter(is_here).cloned().collect::<Vec<_>>();
+        for digest in &here {
+            let again = server.all_seen().split_off(before).into_iter().filter(|it| it.path.ends_with(digest.as_str()));
+            assert!(again.count() <= 1);
+        }
+        between += usize::from((1..digests.len()).contains(&here.len()));
+        assert!(bench.unfinished().is_empty());
+        if here.len() == digests.len() && !store.images().unwrap().is_empty() {
+            break;
+        }
+    }
+    assert!(between > 0, "no kill came between two layers");
+    let before = server.all_seen().len();
+    server.pull(&bench).await.unwrap_or_else(|error| panic!("{}", told(&error)));
+    let asked: Vec<_> = server.all_seen().split_off(before).into_iter().map(|it| it.path).collect();
+    assert!(!asked.iter().any(|path| here.iter().any(|digest| path.ends_with(digest.as_str()))), "{asked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_remove_during_a_pull_goes_at_once_but_not_what_the_pull_counts_on() {
+    let (mut made, digests) = layers(2, 100_000);
+    let (server, bench) = (Server::of(&mut made).await, Bench::new());
+    // An image that shares a layer with the one that is pulled, and one that shares none.
+    let shared = Tar::new().file("0", &noise(100_000)).end();
+    for (name, tars) in [("shares", vec![shared]), ("other", vec![Tar::new().file("other", "").end()])] {
+        Made::of(&tars).lay_out(&bench.folder(name));
+        bench.import(&bench.path(name), &format!("test/{name}")).await;
+    }
+    server.change(&format!("blobs/{}", digests[1]), |answer| {
+        (answer.break_off, answer.hangs) = (Some((50_000, 1)), true);
+    });
+    let pulling = server.pull(&bench);
+    let remove = async {
+        while fs::metadata(part(&bench, &digests[1])).map_or(0, |it| it.len()) < 50_000 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(bench.store.remove("test/other").await.unwrap());
+        assert_eq!(bench.names("layers").len(), 1, "it took no part in the pull");
+        let policy = GcPolicy { max_age: Some(Duration::ZERO), untagged: true, ..GcPolicy::default() };
+        let collected = bench.reopened().collect(&policy).await.unwrap();
+        assert_eq!((collected.removed.len(), collected.removed[0].freed_bytes), (1, 0), "nothing is free yet");
+        assert_eq!(bench.names("layers").len(), 1, "the pull counts on it");
+        assert!(part(&bench, &digests[1]).exists(), "somebody writes it");
+    };
+    tokio::select! { _ = pulling => panic!("it hangs"), () = remove => {} }
+    eventually("the unpacking ends", || bench.unfinished().is_empty());
+    bench.store.remove("test/none").await.unwrap();
+    assert!(bench.names("layers").is_empty(), "the pull was given up");
 }

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use berth_rootfs::{Access, IdMap, Image, MountOptions, Owners};
+use berth_rootfs::{Access, Error, IdMap, Image, ImportConfig, MountOptions, Owners, RegistryConfig, Store};
 
 use super::support::{Bench, Made, Mounted, Tar, told};
 
@@ -73,7 +73,7 @@ async fn owners_are_those_of_the_user_namespace_and_the_layers_stay_as_they_are(
         bench.store.unmount("key", &target.0).await.unwrap();
     }
     assert_eq!(owner(&bench.layer(&image, 0).join("etc")), (7, 7));
-    assert!(bench.names("snapshots").is_empty() && bench.names("tmp").is_empty());
+    assert!(bench.names("snapshots").is_empty() && bench.unfinished().is_empty());
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(bench.path("").to_str().unwrap()), "no mount is left");
 }
@@ -92,8 +92,97 @@ async fn mounts_that_a_kill_left_are_taken_away_and_harm_no_layer() {
     let bind = nix::mount::MsFlags::MS_BIND;
     nix::mount::mount(Some(&layer), &view, None::<&str>, bind, None::<&str>).unwrap();
     bench.reopened().unmount("key", &target.0).await.unwrap();
-    assert!(bench.names("snapshots").is_empty() && bench.names("tmp").is_empty());
+    assert!(bench.names("snapshots").is_empty() && bench.unfinished().is_empty());
     assert!(layer.join("etc/passwd").exists());
+}
+
+fn tmpfs(target: &Path) {
+    nix::mount::mount(Some("stranger"), target, Some("tmpfs"), nix::mount::MsFlags::empty(), None::<&str>).unwrap();
+}
+
+fn is_busy(outcome: &Result<(), Error>) -> bool {
+    outcome.as_ref().is_err_and(|error| told(error).contains("busy"))
+}
+
+#[tokio::test]
+async fn what_others_mounted_stays() {
+    let bench = Bench::new();
+    let image = two_layers(&bench).await;
+    let theirs = Mounted(bench.folder("theirs"));
+    tmpfs(&theirs.0);
+    bench.store.unmount("none", &theirs.0).await.unwrap();
+    assert!(berth_sys::mountinfo::is_mounted(&theirs.0).unwrap());
+    // Over ours, or ours mounted again elsewhere: nothing of it can be forgotten.
+    let (ours, again) = (Mounted(bench.folder("ours")), Mounted(bench.folder("again")));
+    bench.store.mount(&image, "key", &ours.0).await.unwrap();
+    fs::write(ours.0.join("written"), "").unwrap();
+    tmpfs(&ours.0);
+    assert!(is_busy(&bench.store.unmount("key", &ours.0).await));
+    berth_sys::overlay::detach(&ours.0).unwrap();
+    let bind = nix::mount::MsFlags::MS_BIND;
+    nix::mount::mount(Some(&ours.0), &again.0, None::<&str>, bind, None::<&str>).unwrap();
+    assert!(is_busy(&bench.store.unmount("key", &ours.0).await));
+    assert!(again.0.join("written").exists() && bench.inside("snapshots/key/upper/written").exists());
+    berth_sys::overlay::detach(&again.0).unwrap();
+    bench.store.unmount("key", &ours.0).await.unwrap();
+    assert!(bench.names("snapshots").is_empty());
+}
+
+#[tokio::test]
+async fn another_image_or_another_place_is_refused_while_a_root_is_mounted() {
+    let bench = Bench::new();
+    let image = two_layers(&bench).await;
+    Made::of(&[Tar::new().file("a", "").end()]).lay_out(&bench.folder("other"));
+    let other = bench.import(&bench.path("other"), "test/other").await;
+    let (target, elsewhere) = (Mounted(bench.folder("target")), bench.folder("elsewhere"));
+    bench.store.mount(&image, "key", &target.0).await.unwrap();
+    assert!(is_busy(&bench.store.mount(&other, "key", &target.0).await));
+    assert!(is_busy(&bench.store.mount(&image, "key", &elsewhere).await));
+    let read_only = MountOptions { access: Access::ReadOnly, ..MountOptions::default() };
+    assert!(is_busy(&bench.store.mount_with(&image, "key", &target.0, &read_only).await));
+    assert!(target.0.join("etc/passwd").exists());
+}
+
+#[tokio::test]
+async fn a_root_is_known_by_a_link_to_its_place_and_below_the_longest_paths() {
+    let top = Bench::new();
+    let long = top.path(&format!("{}/{}", "l,o:n\\g ".repeat(20), "x".repeat(200)));
+    fs::create_dir_all(&long).unwrap();
+    let store = Store::open(&long.join("store"), RegistryConfig::default()).unwrap();
+    Made::of(&[Tar::new().file("a", "").end()]).lay_out(&top.folder("layout"));
+    let images = store.import(&top.path("layout"), None, &ImportConfig::default()).await.unwrap();
+    let target = Mounted(top.folder("target"));
+    let link = top.path("link");
+    std::os::unix::fs::symlink("target", &link).unwrap();
+    for place in [&target.0, &link] {
+        store.mount(&images[0], "key", place).await.unwrap_or_else(|error| panic!("{}", told(&error)));
+        fs::write(target.0.join("new"), "").unwrap();
+        // As another process would find it: it does not make the live root's folders anew.
+        let again = Store::open(&long.join("store"), RegistryConfig::default()).unwrap();
+        again.mount(&images[0], "key", &target.0).await.expect("mounted there already");
+        assert!(target.0.join("new").exists());
+        fs::rename(target.0.join("new"), target.0.join("newer")).expect("the kernel has its work folder");
+        store.unmount("key", place).await.unwrap();
+        assert!(!berth_sys::mountinfo::is_mounted(&target.0).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn snapshots_of_an_earlier_run_of_the_machine_go() {
+    let bench = Bench::new();
+    let image = two_layers(&bench).await;
+    let target = Mounted(bench.folder("target"));
+    bench.store.mount(&image, "key", &target.0).await.unwrap();
+    berth_sys::overlay::detach(&target.0).unwrap();
+    bench.store.remove("test/two").await.unwrap();
+    assert_eq!((bench.names("snapshots").len(), bench.names("layers").len()), (1, 2));
+    let record = bench.inside("snapshots/key/snapshot.json");
+    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let text = fs::read_to_string(&record).unwrap();
+    assert!(text.contains(boot_id.trim()));
+    fs::write(&record, text.replace(boot_id.trim(), "another")).unwrap();
+    bench.reopened();
+    assert!(bench.names("snapshots").is_empty() && bench.names("layers").is_empty());
 }
 
 #[tokio::test]

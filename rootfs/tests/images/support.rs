@@ -76,6 +76,11 @@ impl Bench {
         self.inside("layers").join(diff_id.split_once(':').unwrap().1).join("diff")
     }
 
+    /// As [`unfinished`], of this store.
+    pub(crate) fn unfinished(&self) -> Vec<PathBuf> {
+        unfinished(&self.path("store"))
+    }
+
     /// Names in a folder of the store, sorted.
     pub(crate) fn names(&self, folder: &str) -> Vec<String> {
         let entries = fs::read_dir(self.inside(folder)).unwrap();
@@ -83,6 +88,16 @@ impl Bench {
         names.sort();
         names
     }
+}
+
+/// What lies in a store that is neither finished nor removed: of the processes that live, of dead ones, and of nobody.
+pub(crate) fn unfinished(store: &Path) -> Vec<PathBuf> {
+    let inside = |folder: &Path| -> Vec<PathBuf> {
+        // A process that ends takes its folder with it.
+        fs::read_dir(folder).map_or_else(|_| Vec::new(), |entries| entries.map(|entry| entry.unwrap().path()).collect())
+    };
+    let workers = inside(&store.join("tmp"));
+    workers.iter().flat_map(|worker| inside(worker)).chain(inside(&store.join("doomed"))).collect()
 }
 
 /// A mounted root that goes with the test.
