@@ -360,9 +360,9 @@ pub(crate) struct RegistryOptions {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ImportOptions {
-    /// The folder or archive
+    /// The folder or archive; - for standard input
     pub(crate) source: PathBuf,
-    /// The image's name; an archive may bring its own
+    /// The image's name; an archive may bring its own, and of several images this is the one that comes
     pub(crate) name: Option<String>,
     /// The program, for a plain root filesystem; repeated for its first arguments
     #[arg(long, value_name = "WORD")]

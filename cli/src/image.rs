@@ -54,9 +54,14 @@ pub(crate) fn run(options: ImageOptions) -> Result<ExitCode> {
         ImageVerb::Inspect { images } => inspect(&open_here()?, &images)?,
         ImageVerb::Rm { images } => {
             let store = open_here()?;
-            for image in images {
-                runtime.block_on(store.remove(&image)).with_context(|| format!("cannot remove {image:?}"))?;
-            }
+            let remove = |image: &String| {
+                let removed = runtime.block_on(store.remove(image));
+                let removed = removed.with_context(|| format!("cannot remove {image:?}"))?;
+                if removed { Ok(()) } else { Err(missing(image)) }
+            };
+            // One that is not there keeps no other.
+            let outcomes: Vec<Result<()>> = images.iter().map(remove).collect();
+            outcomes.into_iter().collect::<Result<()>>()?;
         }
         ImageVerb::Prune { all, unused_for, output } => {
             let max_age = all.then(|| unused_for.unwrap_or_default().unsigned_abs());
@@ -65,8 +70,12 @@ pub(crate) fn run(options: ImageOptions) -> Result<ExitCode> {
         }
         ImageVerb::Mount(options) => runtime.block_on(mount(&open_here()?, &options))?,
         ImageVerb::Unmount { target } => {
-            let target = std::path::absolute(&target)?;
-            runtime.block_on(open_here()?.unmount(&key_of(&target), &target))?;
+            let (store, target) = (open_here()?, real(&target)?);
+            let key = key_of(&target);
+            if !store.snapshots()?.contains(&key) {
+                bail!("no image is mounted at {}", target.display());
+            }
+            runtime.block_on(store.unmount(&key, &target))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -128,7 +137,7 @@ async fn pull(store: &Store, reference: &Reference, keyring: Option<Keyring>) ->
     Ok(image?)
 }
 
-/// The credentials that were given, or else those that docker or podman has of the user.
+/// The credentials that were given, or else those that podman (containers-auth.json(5)) and docker have of the user.
 fn keyring(reference: &Reference, options: &RegistryOptions) -> Result<Option<Keyring>> {
     if let Some(text) = &options.creds {
         let Some((username, password)) = text.split_once(':') else { bail!("--creds: expected USER:PASSWORD") };
@@ -139,9 +148,19 @@ fn keyring(reference: &Reference, options: &RegistryOptions) -> Result<Option<Ke
     if let Some(path) = options.authfile.clone().or_else(|| named("REGISTRY_AUTH_FILE")) {
         return Ok(Some(Keyring::read(&path)?));
     }
-    let folder = named("DOCKER_CONFIG").or_else(|| named("HOME").map(|home| home.join(".docker")));
-    let path = folder.map(|folder| folder.join("config.json")).filter(|path| path.exists());
-    Ok(path.map(|path| Keyring::read(&path)).transpose()?)
+    let home = named("HOME");
+    let config = named("XDG_CONFIG_HOME").or_else(|| Some(home.as_ref()?.join(".config")));
+    let of_user = PathBuf::from(format!("/run/containers/{}", nix::unistd::getuid()));
+    let of_podman = [
+        named("XDG_RUNTIME_DIR").map(|dir| dir.join("containers")),
+        Some(of_user),
+        config.map(|dir| dir.join("containers")),
+    ];
+    let of_docker = named("DOCKER_CONFIG").or_else(|| home.map(|home| home.join(".docker")));
+    let files = of_podman.into_iter().flatten().map(|dir| dir.join("auth.json"));
+    let files = files.chain(of_docker.map(|dir| dir.join("config.json"))).filter(|path| path.exists());
+    let keyrings = files.map(|path| Keyring::read(&path)).collect::<Result<Vec<_>, _>>()?;
+    Ok(keyrings.into_iter().reduce(Keyring::and))
 }
 
 /// A bar for each layer on a terminal, a line for each elsewhere.
@@ -191,7 +210,7 @@ async fn import(store: &Store, options: &ImportOptions) -> Result<()> {
         user: options.user.clone(),
         working_dir: options.workdir.clone(),
     };
-    let source: &Path = &options.source;
+    let source: &Path = if options.source.as_os_str() == "-" { "/dev/stdin".as_ref() } else { &options.source };
     let images = store.import(source, name.as_ref(), &config).await;
     tell(&images.with_context(|| format!("cannot import {}", source.display()))?, options.output)
 }
@@ -228,7 +247,7 @@ struct Details<'a> {
 }
 
 fn inspect(store: &Store, names: &[String]) -> Result<()> {
-    let find = |name: &String| store.image(name)?.with_context(|| format!("there is no image {name:?} here"));
+    let find = |name: &String| store.image(name)?.ok_or_else(|| missing(name));
     let images = names.iter().map(find).collect::<Result<Vec<_>>>()?;
     let details = images.iter().map(|image| Details {
         row: row(image),
@@ -252,14 +271,23 @@ fn told_pruned(collected: &Collected, output: Output) -> Result<()> {
 }
 
 async fn mount(store: &Store, options: &MountImageOptions) -> Result<()> {
-    let image = store.image(&options.image)?.with_context(|| format!("there is no image {:?} here", options.image))?;
-    let target = std::path::absolute(&options.target)?;
+    let image = store.image(&options.image)?.ok_or_else(|| missing(&options.image))?;
+    let target = real(&options.target)?;
     let owners = Owners { users: options.uidmap.clone(), groups: options.gidmap.clone() };
     let mount = MountOptions {
         access: if options.writable { Access::Writable } else { Access::ReadOnly },
         owners: Some(owners).filter(|owners| !owners.users.is_empty()),
     };
     Ok(store.mount_with(&image, &key_of(&target), &target, &mount).await?)
+}
+
+fn missing(image: &str) -> anyhow::Error {
+    anyhow::anyhow!("there is no image {image:?} here")
+}
+
+/// A folder by its one name: it may be given by another each time.
+fn real(target: &Path) -> Result<PathBuf> {
+    fs::canonicalize(target).with_context(|| format!("cannot find {}", target.display()))
 }
 
 /// The snapshot of a root that was mounted by hand; a container's never has such a name.

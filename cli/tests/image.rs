@@ -82,7 +82,13 @@ fn an_image_comes_is_looked_at_travels_and_goes() {
     assert_eq!(names.len(), 3, "nothing unfinished: {names:?}");
     assert!(other.told(&["import", text(&archive)]).contains(id));
 
-    node.told(&["rm", "my/app:1"]);
+    let mut import = other.command(&["import", "-", "from/pipe:1"]);
+    let mut import = import.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    import.stdin.take().unwrap().write_all(&fs::read(&archive).unwrap()).unwrap();
+    assert!(import.wait().unwrap().success());
+    assert_eq!(other.json(&["inspect", "from/pipe:1"])[0]["id"], id);
+
+    assert!(node.refused(&["rm", "my/other:1", "my/app:1"]).contains("no image \"my/other:1\""));
     assert_eq!(node.told(&["ls"]).lines().count(), 1);
     assert!(node.refused(&["inspect", "my/app:1"]).contains("my/app:1"));
     assert!(node.refused(&["export", text(&archive), "my/app:1"]).contains("my/app:1"));
@@ -101,9 +107,15 @@ fn a_root_is_shown_and_taken_away() {
         assert_eq!(fs::write(target.join("new"), "").is_ok(), writable);
         assert_eq!(node.json(&["prune", "--all", "-o", "json"]), serde_json::json!([]), "it is in use");
         node.told(&["unmount", text(&target)]);
-        node.told(&["unmount", text(&target)]);
+        assert!(node.refused(&["unmount", text(&target)]).contains("no image is mounted"));
         assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
     }
+    // By whatever name the folder goes.
+    let link = node.path("link");
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    node.told(&["mount", "my/app:1", text(&link)]);
+    node.told(&["unmount", text(&target)]);
+    assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
     let mapped = ["--uidmap", "0:100000:65536", "--gidmap", "0:100000:65536"];
     node.told(&[&["mount", "my/app:1", text(&target)], &mapped[..]].concat());
     let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(target.join("etc/hostname")).unwrap());
@@ -171,22 +183,31 @@ fn credentials_come_from_where_other_clients_have_them() {
     let (flag, podman) = (file("flag.json", "Zjpm"), file("podman.json", "cDpw"));
     let (docker, home) = (file("docker/config.json", "ZDpk"), file("home/.docker/config.json", "aDpo"));
     let (docker, home) = (docker.parent().unwrap(), home.ancestors().nth(2).unwrap());
+    let (now, always) = (file("now/containers/auth.json", "bjpu"), file("config/containers/auth.json", "eDp4"));
+    let (now, always) = (now.ancestors().nth(2).unwrap(), always.ancestors().nth(2).unwrap());
     // The strongest first; each is as before and one less.
     let image = format!("{host}/app:1");
-    let mut variables = vec![("HOME", home), ("DOCKER_CONFIG", docker), ("REGISTRY_AUTH_FILE", podman.as_path())];
+    let mut variables = vec![
+        ("HOME", home),
+        ("DOCKER_CONFIG", docker),
+        ("XDG_CONFIG_HOME", always),
+        ("XDG_RUNTIME_DIR", now),
+        ("REGISTRY_AUTH_FILE", podman.as_path()),
+    ];
     let tried = |words: &[&str], variables: &[(&str, &Path)]| {
         let mut command = node.command(&["pull", &image]);
-        for name in ["HOME", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE"] {
+        for name in ["HOME", "DOCKER_CONFIG", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "REGISTRY_AUTH_FILE"] {
             command.env_remove(name);
         }
         let output = command.args(words).envs(variables.iter().copied()).output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(error.contains("does not let us read"), "{error}");
-        users.try_iter().last().unwrap_or_default()
+        // Where several files know the registry, the next one's are tried when the first one's are refused.
+        users.try_iter().collect::<Vec<_>>().first().cloned().unwrap_or_default()
     };
     assert_eq!(tried(&["--creds", "c:c"], &variables), "Yzpj");
     assert_eq!(tried(&["--authfile", text(&flag)], &variables), "Zjpm");
-    for wanted in ["cDpw", "ZDpk", "aDpo", ""] {
+    for wanted in ["cDpw", "bjpu", "eDp4", "ZDpk", "aDpo", ""] {
         assert_eq!(tried(&[], &variables), wanted);
         variables.pop();
     }

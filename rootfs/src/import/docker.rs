@@ -1,6 +1,6 @@
 //! Docker archives, as `docker save` writes them: `manifest.json` names each image's configuration and layers.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 
 use oci_spec::image::MediaType;
 use serde::Deserialize;
@@ -58,7 +58,8 @@ fn image(members: &Members, item: &Item) -> Result<Found, Error> {
     let manifest =
         manifest_of(&config, &config_digest, &described).map_err(|error| Error::manifest(what, error.to_string()))?;
     Ok(Found {
-        names: names(item)?,
+        names: names(item),
+        tag: None,
         target: Digest::of(&manifest),
         manifest,
         config,
@@ -86,10 +87,12 @@ pub(super) fn manifest_of(
     }))
 }
 
-fn names(item: &Item) -> Result<Vec<Reference>, Error> {
-    // One name twice is one name.
-    let names: HashMap<&str, ()> = item.repo_tags.iter().flatten().map(|tag| (tag.as_str(), ())).collect();
-    let mut names: Vec<&str> = names.into_keys().collect();
-    names.sort_unstable();
-    names.into_iter().map(str::parse).collect()
+/// One name twice is one name.
+fn names(item: &Item) -> Vec<Reference> {
+    let tags: BTreeSet<&String> = item.repo_tags.iter().flatten().collect();
+    let name = |tag: &String| {
+        let name = tag.parse();
+        name.inspect_err(|error| tracing::warn!(%error, "an image in the archive has a name that is none")).ok()
+    };
+    tags.into_iter().filter_map(name).collect()
 }

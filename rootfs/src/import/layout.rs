@@ -32,7 +32,19 @@ pub(super) fn images(members: &Members) -> Result<Vec<Found>, Error> {
             _ => Ok(vec![image(members, manifest::choose(&what, &index, Host::this())?)?]),
         };
     }
-    named.into_iter().map(|entry| image(members, entry)).collect()
+    let mut found: Vec<Found> = Vec::new();
+    for entry in named {
+        let other = image(members, entry)?;
+        // One image has an entry for each of its names.
+        match found.iter_mut().find(|image| image.target == other.target) {
+            Some(image) => {
+                image.names.extend(other.names);
+                image.tag = image.tag.take().or(other.tag);
+            }
+            None => found.push(other),
+        }
+    }
+    Ok(found)
 }
 
 fn image(members: &Members, entry: &Descriptor) -> Result<Found, Error> {
@@ -52,8 +64,10 @@ fn image(members: &Members, entry: &Descriptor) -> Result<Found, Error> {
         Ok(FoundLayer { file: blob(&digest), diff_id, expected })
     };
     let layers: Result<Vec<_>, Error> = found.layers().iter().zip(diff_ids).map(layer).collect();
+    let names = names(entry);
     Ok(Found {
-        names: names(entry),
+        tag: annotation(entry, NAME).filter(|_| names.is_empty()).map(str::to_owned),
+        names,
         size_bytes: manifest::size(&found),
         manifest: bytes,
         target,

@@ -42,11 +42,6 @@ pub(crate) struct Opened {
 }
 
 impl Members {
-    pub(crate) fn of_folder(path: &Path) -> Result<Self, Error> {
-        let root = Root::open(path).map_err(Error::file("open", path))?;
-        Ok(Self::Folder { path: path.to_owned(), root })
-    }
-
     /// Lists a tar without reading its data; `None` for one with so many entries, or such ones, that it is a filesystem.
     pub(crate) fn of_tar(path: &Path, file: File) -> Result<Option<Self>, Error> {
         let file = Arc::new(file);

@@ -13,13 +13,15 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
+use berth_sys::beneath::Root;
+
 pub(crate) use self::layout::{FULL_NAME, NAME};
 use self::members::{Members, folder_has};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::limits::{LAYER_BYTES_MAX, LAYERS_AT_ONCE};
 use crate::reference::Reference;
-use crate::store::layer::{self, Expected};
+use crate::store::layer::{self, Expected, expansion_limit};
 use crate::store::part::Part;
 use crate::store::place::Place;
 use crate::store::worker::Claim;
@@ -30,6 +32,8 @@ use crate::{Image, ImportConfig};
 struct Found {
     /// The source's own names for it.
     names: Vec<Reference>,
+    /// A name of it that is only a tag.
+    tag: Option<String>,
     manifest: Vec<u8>,
     /// What the source calls it by: the index's digest if it has one.
     target: Digest,
@@ -37,6 +41,14 @@ struct Found {
     config_digest: Digest,
     layers: Vec<FoundLayer>,
     size_bytes: u64,
+}
+
+impl Found {
+    /// What to call it by in a message.
+    fn called(&self) -> Vec<String> {
+        let names: Vec<String> = self.names.iter().map(Reference::to_string).chain(self.tag.clone()).collect();
+        if names.is_empty() { vec![self.target.to_string()] } else { names }
+    }
 }
 
 /// One layer: the file that holds it, and what it must be.
@@ -56,12 +68,12 @@ pub(crate) fn import(
     let claim = store.place.claim()?;
     let status = source.metadata().map_err(Error::file("open", source))?;
     if status.is_dir() {
-        let members = Members::of_folder(source)?;
-        let Members::Folder { root, .. } = &members else { return Ok(Vec::new()) };
-        if folder_has(root, "oci-layout") && folder_has(root, "index.json") {
-            return bring_in_all(store, &claim, &members, layout::images(&members)?, name);
+        let root = Root::open(source).map_err(Error::file("open", source))?;
+        if !(folder_has(&root, "oci-layout") && folder_has(&root, "index.json")) {
+            return plain::folder(store, &claim, source, root.folder(), name, config).map(|image| vec![image]);
         }
-        return plain::folder(store, &claim, source, root.folder(), name, config).map(|image| vec![image]);
+        let members = Members::Folder { path: source.to_owned(), root };
+        return bring_in_all(store, &claim, &members, layout::images(&members)?, name);
     }
     let mut file = plain_tar(&store.place, source)?;
     let listed = file.try_clone().map_err(Error::file("read", source))?;
@@ -77,6 +89,20 @@ pub(crate) fn import(
     plain::tar(store, &claim, source, file, name, config).map(|image| vec![image])
 }
 
+/// Of several images, only the one that has the wanted name in the source.
+fn wanted(members: &Members, mut found: Vec<Found>, name: Option<&Reference>) -> Result<Vec<Found>, Error> {
+    let refused = |why: String| Err(Error::Import { path: members.path().to_owned(), why });
+    let Some(name) = name.filter(|_| found.len() > 1) else {
+        return if found.is_empty() { refused("there is no image in it".to_owned()) } else { Ok(found) };
+    };
+    let all: Vec<String> = found.iter().flat_map(Found::called).collect();
+    found.retain(|image| image.names.contains(name) || image.tag.as_deref().is_some_and(|tag| name.tag() == Some(tag)));
+    match found.len() {
+        1 => Ok(found),
+        _ => refused(format!("it holds several images ({}), of which none or not only one is {name}", all.join(", "))),
+    }
+}
+
 fn bring_in_all(
     store: &Shared,
     claim: &Claim,
@@ -84,11 +110,7 @@ fn bring_in_all(
     found: Vec<Found>,
     name: Option<&Reference>,
 ) -> Result<Vec<Image>, Error> {
-    if found.is_empty() || (found.len() > 1 && name.is_some()) {
-        let why = format!("it holds {} images, which cannot all have the one name given", found.len());
-        let why = if found.is_empty() { "there is no image in it".to_owned() } else { why };
-        return Err(Error::Import { path: members.path().to_owned(), why });
-    }
+    let found = wanted(members, found, name)?;
     let bring_in = |found: Found| {
         bring_in_layers(&store.place, claim, members, &found.layers)?;
         let names = name.map_or(found.names, |name| vec![name.clone()]);
@@ -134,22 +156,35 @@ fn bring_in_layers(place: &Place, claim: &Claim, members: &Members, layers: &[Fo
     })
 }
 
-/// The tar as a file without compression: a compressed one is inflated into a file without a name, since its parts are
-/// needed in another order than they come in.
+/// The tar as a file without compression, whose parts are needed in another order than they come in: one that is
+/// compressed, or comes through a pipe, is first written to a file without a name.
 fn plain_tar(place: &Place, source: &Path) -> Result<File, Error> {
     let mut file = File::open(source).map_err(Error::file("open", source))?;
+    if !file.metadata().map_err(Error::file("open", source))?.is_file() {
+        file = spooled(place, source, file, LAYER_BYTES_MAX)?;
+    }
+    let blob_bytes = file.metadata().map_err(Error::file("read", source))?.len();
     let mut head = Vec::new();
-    (&mut file).take(4).read_to_end(&mut head).map_err(Error::file("read", source))?;
+    (&mut file).take(inflate::HEAD_BYTES as u64).read_to_end(&mut head).map_err(Error::file("read", source))?;
     file.seek(SeekFrom::Start(0)).map_err(Error::file("read", source))?;
     if !inflate::is_compressed(&head) {
         return Ok(file);
     }
+    let inflated = inflate::decoder(&head, file).map_err(Error::file("read", source))?;
+    spooled(place, source, inflated, expansion_limit(blob_bytes))
+}
+
+/// All that `reader` gives, at most so much, as a file that goes with its descriptor.
+fn spooled(place: &Place, source: &Path, reader: impl Read, bytes_max: u64) -> Result<File, Error> {
     let path = place.temporary()?;
-    let mut inflated =
-        File::options().create_new(true).read(true).write(true).open(&path).map_err(Error::file("make", &path))?;
+    let file = File::options().create_new(true).read(true).write(true).open(&path);
+    let mut file = file.map_err(Error::file("make", &path))?;
     std::fs::remove_file(&path).map_err(Error::file("remove", &path))?;
-    let mut reader = inflate::decoder(&head.clone(), file).map_err(Error::file("read", source))?.take(LAYER_BYTES_MAX);
-    io::copy(&mut reader, &mut inflated).map_err(Error::file("inflate", source))?;
-    inflated.seek(SeekFrom::Start(0)).map_err(Error::file("read", source))?;
-    Ok(inflated)
+    let read = io::copy(&mut reader.take(bytes_max.saturating_add(1)), &mut file);
+    if read.map_err(Error::file("read all of", source))? > bytes_max {
+        let why = format!("it is more than {bytes_max} bytes without compression");
+        return Err(Error::Import { path: source.to_owned(), why });
+    }
+    file.seek(SeekFrom::Start(0)).map_err(Error::file("read", source))?;
+    Ok(file)
 }

@@ -9,6 +9,9 @@ use crate::error::UnpackError;
 const PIECE_BYTES: usize = 256 << 10;
 const PIECES_AHEAD: usize = 4;
 
+/// First bytes of a blob by which its compression is told.
+pub(crate) const HEAD_BYTES: usize = 10;
+
 /// The end that pieces go into.
 type Sender = SyncSender<io::Result<Vec<u8>>>;
 
@@ -20,7 +23,7 @@ pub(crate) fn way() -> (Sender, Pieces) {
 
 /// Inflates a blob, by what its first bytes say it is, and hands it on piece by piece until nobody wants more.
 pub(crate) fn inflate(blob: &mut (impl Read + Send), limit: u64, sender: Sender) -> Compression {
-    let mut head = [0; 4];
+    let mut head = [0; HEAD_BYTES];
     let mut filled = 0;
     while let Some(rest) = head.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         match blob.read(rest) {
@@ -53,14 +56,18 @@ pub(crate) enum Compression {
     None,
     Gzip,
     Zstd,
+    /// One that no image has by its specification, and that is not inflated.
+    Other(&'static str),
 }
 
-/// Told by the first four bytes.
 fn compression(head: &[u8]) -> Compression {
     match head {
         [0x1f, 0x8b, ..] => Compression::Gzip,
         // A frame, or one to be skipped, with which some writers begin.
         [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Compression::Zstd,
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Compression::Other("xz"),
+        // And the digits of pi.
+        [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, 0x59, ..] => Compression::Other("bzip2"),
         _ => Compression::None,
     }
 }
@@ -78,6 +85,10 @@ pub(crate) fn decoder<'r>(head: &[u8], whole: impl Read + 'r) -> io::Result<Box<
             Box::new(flate2::bufread::MultiGzDecoder::new(io::BufReader::with_capacity(PIECE_BYTES, whole)))
         }
         Compression::Zstd => Box::new(zstd::stream::read::Decoder::new(whole)?),
+        Compression::Other(name) => {
+            let why = format!("it is compressed with {name}, which images are not: use gzip, zstd or nothing");
+            return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+        }
     })
 }
 
@@ -149,6 +160,8 @@ mod tests {
         assert!(is_compressed(&[0x1f, 0x8b, 8, 0]));
         assert!(is_compressed(&[0x28, 0xb5, 0x2f, 0xfd]));
         assert!(is_compressed(&[0x53, 0x2a, 0x4d, 0x18]));
+        assert!(is_compressed(b"\xfd7zXZ\0\0\x04") && is_compressed(b"BZh91AY&SY"));
+        assert!(!is_compressed(b"BZh9/file"));
         assert!(!is_compressed(b"etc/") && !is_compressed(b"") && !is_compressed(&[0x1f]));
     }
 }

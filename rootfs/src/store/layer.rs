@@ -208,7 +208,7 @@ fn publish(place: &Place, claim: &Claim, part: Part, temporary: &Path, arrived: 
         write(LINKS, &ended(unpacked.links.iter().flat_map(|(name, target)| [name, target])))?;
     }
     let media_type = match arrived.compression {
-        Compression::None => MediaType::ImageLayer,
+        Compression::None | Compression::Other(_) => MediaType::ImageLayer,
         Compression::Gzip => MediaType::ImageLayerGzip,
         Compression::Zstd => MediaType::ImageLayerZstd,
     };
@@ -232,7 +232,8 @@ fn ended<'p>(paths: impl IntoIterator<Item = &'p Vec<u8>>) -> Vec<u8> {
     paths.into_iter().flat_map(|path| path.iter().copied().chain([0])).collect()
 }
 
-fn expansion_limit(blob: u64) -> u64 {
+/// What a blob of that many bytes may grow to.
+pub(crate) fn expansion_limit(blob: u64) -> u64 {
     blob.saturating_mul(EXPANSION_MAX).clamp(EXPANSION_FREE_BYTES, LAYER_BYTES_MAX)
 }
 
