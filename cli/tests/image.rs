@@ -138,6 +138,73 @@ fn what_cannot_be_pulled_is_told_with_its_registry() {
     assert!(node.refused(&["pull", "Nonsense"]).contains("lower case"));
 }
 
+/// A registry with the content of an OCI layout, under any name and tag; gives where it is.
+fn registry(layout: PathBuf) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        let index: Value = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
+        for stream in listener.incoming() {
+            let Some(head) = read_head(stream.as_ref().unwrap()) else { continue };
+            let manifest = index["manifests"][0]["digest"].as_str().unwrap();
+            let path = head.split([' ', '?']).nth(1).unwrap();
+            let digest = if path.contains("/manifests/") { manifest } else { path.rsplit('/').next().unwrap() };
+            let kind = if digest == manifest { "application/vnd.oci.image.manifest.v1+json" } else { "x/y" };
+            let body = fs::read(layout.join("blobs").join(digest.replace(':', "/"))).unwrap();
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n", body.len());
+            let mut stream = stream.unwrap();
+            stream.write_all(format!("{answer}Connection: close\r\n\r\n").as_bytes()).unwrap();
+            stream.write_all(&body).unwrap();
+        }
+    });
+    host
+}
+
+#[test]
+fn an_image_is_pulled_kept_and_seen() {
+    let (node, other) = (Node::new(), Node::new());
+    let (tree, layout) = (node.path("devices.tar"), node.path("layout"));
+    // A root filesystem with a device, which only tar can make everywhere.
+    fs::create_dir_all(node.tree().join("dev")).unwrap();
+    let null = node.tree().join("dev/null");
+    let (kind, mode) = (nix::sys::stat::SFlag::S_IFCHR, nix::sys::stat::Mode::S_IRWXU);
+    nix::sys::stat::mknod(&null, kind, mode, nix::sys::stat::makedev(1, 3)).unwrap();
+    let run = |program: &str, words: &[&str]| assert!(Command::new(program).args(words).status().unwrap().success());
+    run("tar", &["-C", text(&node.tree()), "-cf", text(&tree), "."]);
+    node.told(&["import", text(&tree), "my/app:1", "--devices"]);
+    let archive = node.path("app.tar");
+    node.told(&["export", text(&archive), "my/app:1"]);
+    fs::create_dir(&layout).unwrap();
+    run("tar", &["-C", text(&layout), "-xf", text(&archive)]);
+    let host = registry(layout);
+
+    let image = format!("{host}/any/app:1");
+    let target = other.path("target");
+    fs::create_dir(&target).unwrap();
+    let pulled = other.json(&["pull", &image, "-o", "json"]);
+    assert_eq!(pulled[0]["tags"][0], image.as_str());
+    other.told(&["mount", &image, text(&target)]);
+    assert!(target.join("etc/hostname").exists() && !target.join("dev/null").exists());
+    other.told(&["unmount", text(&target)]);
+    other.told(&["rm", &image]);
+
+    let output = other.run(&["pull", "--pin", "--devices", "--insecure-registry", &host, &image]);
+    let (plain, progress) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert_eq!(plain, format!("{} {image}\n", pulled[0]["id"].as_str().unwrap()));
+    assert!(progress.ends_with(": unpacked\n") && progress.lines().count() == 1, "{progress}");
+    other.told(&["mount", &image, text(&target)]);
+    assert!(target.join("dev/null").exists());
+    other.told(&["unmount", text(&target)]);
+    assert_eq!(other.json(&["prune", "--all", "-o", "json"]), serde_json::json!([]), "it is pinned");
+
+    // By a mirror that is configured as containerd has it.
+    let (third, config) = (Node::new(), other.path("hosts"));
+    fs::create_dir_all(config.join("registry.example")).unwrap();
+    fs::write(config.join("registry.example/hosts.toml"), format!("[host.\"http://{host}\"]\n")).unwrap();
+    third.told(&["pull", "registry.example/app:1", "--registry-config-dir", text(&config)]);
+    assert_eq!(third.json(&["ls", "-o", "json"])[0]["tags"][0], "registry.example/app:1");
+}
+
 /// A registry that lets nobody in; gives where it is, and each user that tried, in base64.
 fn locked_registry() -> (String, std::sync::mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

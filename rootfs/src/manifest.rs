@@ -174,7 +174,10 @@ pub(crate) fn choose<'i>(what: &str, index: &'i ImageIndex, host: Host) -> Resul
 
 fn platforms(entries: &[Descriptor]) -> String {
     let name = |entry: &Descriptor| {
-        entry.platform().as_ref().map(|platform| format!("{}/{}", platform.os(), platform.architecture()))
+        let platform = entry.platform().as_ref()?;
+        let variant = platform.variant().as_deref().filter(|variant| !variant.is_empty());
+        let variant = variant.map(|variant| format!("/{variant}")).unwrap_or_default();
+        Some(format!("{}/{}{variant}", platform.os(), platform.architecture()))
     };
     let mut names: Vec<String> = entries.iter().filter_map(name).collect();
     names.dedup();

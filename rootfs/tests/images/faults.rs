@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use berth_rootfs::{Digest, Error, RegistryConfig};
+use berth_rootfs::{Digest, Error, RegistryConfig, Store};
 use serde_json::json;
 
-use super::fake::{Answer, Length, Ranges, Server, assert_nothing_left, one_layer};
-use super::support::{Bench, MANIFEST, Made, Tar, told};
+use super::fake::{Answer, Length, Ranges, Server, assert_nothing_left, noise, one_layer};
+use super::support::{Bench, MANIFEST, Made, Mounted, Tar, eventually, told, unfinished};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
@@ -195,6 +195,13 @@ async fn a_busy_registry_is_asked_again_when_it_says() {
         server.pull(&Bench::new()).await.unwrap_or_else(|error| panic!("{refusal}: {}", told(&error)));
         assert_eq!(server.seen("manifests/latest").len(), before + 5, "{refusal}");
     }
+    // Longer than without being told.
+    let begun = Instant::now();
+    server.change("manifests/latest", |answer| {
+        answer.refusal = Some(("429 Too Many Requests\r\nRetry-After: 2", 1));
+    });
+    server.pull(&Bench::new()).await.unwrap_or_else(|error| panic!("{}", told(&error)));
+    assert!(begun.elapsed() >= Duration::from_secs(2), "{:?}", begun.elapsed());
     let bench = Bench::new();
     server.change(&format!("blobs/{layer}"), |answer| {
         answer.refusal = Some(("429 Too Many Requests\r\nRetry-After: 0", usize::MAX));
@@ -273,4 +280,63 @@ async fn an_index_leads_to_the_image_for_this_machine() {
     server.put(&format!("manifests/sha256:{}", "0".repeat(64)), INDEX, index(&[&entry]));
     assert!(matches!(bench.store.pull(&by_digest, None, None).await, Err(Error::Mismatch { .. })));
     assert_eq!(bench.store.images().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_fills_during_a_pull_is_told_and_the_pull_goes_on_when_there_is_room() {
+    let mut made = Made::default();
+    for name in ["0", "1", "2"] {
+        let tar = Tar::new().file(name, &noise(600_000)).end();
+        made.layer(&tar, tar.clone(), "application/vnd.oci.image.layer.v1.tar");
+    }
+    let server = Server::of(&mut made).await;
+    let bench = Bench::new();
+    let small = Mounted(bench.folder("small"));
+    let mount = |flags, size: &str| {
+        nix::mount::mount(Some("tmpfs"), &small.0, Some("tmpfs"), flags, Some(size)).unwrap();
+    };
+    mount(nix::mount::MsFlags::empty(), "size=2m");
+    let store = Store::open(&small.0, RegistryConfig::default()).unwrap();
+    let error = told(&store.pull(&server.reference("app"), None, None).await.unwrap_err());
+    assert!(error.contains("No space left"), "{error}");
+    assert!(store.images().unwrap().is_empty());
+    eventually("the other layers are given up", || unfinished(&small.0).is_empty());
+    mount(nix::mount::MsFlags::MS_REMOUNT, "size=8m");
+    let image =
+        store.pull(&server.reference("app"), None, None).await.unwrap_or_else(|error| panic!("{}", told(&error)));
+    let target = Mounted(bench.folder("target"));
+    store.mount(&image, "key", &target.0).await.unwrap_or_else(|error| panic!("{}", told(&error)));
+    assert_eq!(std::fs::read_dir(&target.0).unwrap().count(), 3);
+}
+
+#[tokio::test]
+async fn a_manifest_list_of_docker_is_an_index() {
+    let (mut made, _) = one_layer();
+    let server = Server::start().await;
+    let manifest = made.manifest();
+    let digest = manifest["digest"].as_str().unwrap().to_owned();
+    const DOCKER: &str = "application/vnd.docker.distribution.manifest.v2+json";
+    const LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+    let text = String::from_utf8(made.blobs[&digest].clone()).unwrap();
+    let text = text
+        .replace(MANIFEST, DOCKER)
+        .replace("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
+        .replace("application/vnd.oci.image.layer.v1.tar", "application/vnd.docker.image.rootfs.diff.tar.gzip");
+    let entry = |architecture: &str, text: &str| {
+        let platform = json!({ "os": "linux", "architecture": architecture });
+        let digest = Digest::of(text.as_bytes()).to_string();
+        json!({ "mediaType": DOCKER, "digest": digest, "size": text.len(), "platform": platform })
+    };
+    let here = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    let list = json!({
+        "schemaVersion": 2,
+        "mediaType": LIST,
+        "manifests": [entry("s390x", "not here"), entry(here, &text)],
+    });
+    server.serve_blobs(&made);
+    server.put(&format!("manifests/{}", Digest::of(text.as_bytes())), DOCKER, text.clone().into_bytes());
+    server.put("manifests/latest", LIST, list.to_string().into_bytes());
+    let image = server.pull(&Bench::new()).await.unwrap_or_else(|error| panic!("{}", told(&error)));
+    assert_eq!(image.manifest_digest, Digest::of(text.as_bytes()).to_string());
+    assert!(image.digests[0].ends_with(&Digest::of(list.to_string().as_bytes()).to_string()), "{:?}", image.digests);
 }
