@@ -24,13 +24,18 @@
 //!                 /links      hard links to files of layers below, if it has any
 //!                 /layer.json the blob that it came from, and its size
 //!                 /unwritten  the boot id, until the disk has the layer
+//!                 /unclaimed  empty, until an image has the layer: a pull that was cut off left it for the next
 //! snapshots/<key>/upper    what a container wrote
 //!                /work     overlayfs's own
 //!                /snapshot.json   image, layers, boot id
 //! uses/<image id>          empty; its time is when the image was last used
-//! tmp/                     what is not finished, and what is being removed
-//! unswept                  a sweep is wanted, when nobody works in the store
-//! index.lock  use.lock     who writes the index; who works in the store (shared) or sweeps it (exclusive)
+//! tmp/<process>/           what it has not finished; locked as long as it lives
+//!              /claim-…    the layers that one of its pulls, imports or exports counts on
+//! doomed/                  what is being removed
+//! unswept                  a sweep is wanted when somebody is done who had claims
+//! reserve                  room for the index on a full disk
+//! index.lock  use.lock     who writes the index; who is about to use what he sees (shared) or sweeps (exclusive); held
+//!                          for moments, and waited for no longer than a deadline
 //! ```
 //!
 //! A layer is one streaming pass, network > hash > inflate > hash > untar. Its compressed blob is written down on the way

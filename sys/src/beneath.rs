@@ -15,9 +15,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::NixPath;
+use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
-use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags, fstatat, mkdirat, mknodat, utimensat};
+use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags, fstat, fstatat, mkdirat, mknodat, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, LinkatFlags, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
 
@@ -152,6 +153,23 @@ impl Folder {
         self.open(name, OFlag::O_PATH | OFlag::O_DIRECTORY).map(Folder)
     }
 
+    /// The folder that this one is in now, wherever that is: whoever can move this one leads the caller where he likes.
+    pub fn above(&self) -> io::Result<Folder> {
+        Ok(Folder(openat(self, "..", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?))
+    }
+
+    /// What is in it.
+    pub fn list(&self) -> io::Result<Dir> {
+        let again = openat(self, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+        Ok(Dir::from_fd(again)?)
+    }
+
+    /// Device and inode: what tells it from all other folders.
+    pub fn identity(&self) -> io::Result<(u64, u64)> {
+        let status = fstat(self)?;
+        Ok((status.st_dev, status.st_ino))
+    }
+
     /// Opens what `name` is, itself: `ELOOP` for a link, unless with `O_PATH`.
     pub fn open(&self, name: &OsStr, flags: OFlag) -> io::Result<OwnedFd> {
         Ok(openat(self, leaf(name)?, flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?)
@@ -209,7 +227,7 @@ impl Folder {
         // fchmodat(2) follows links and fchmodat2(2) is younger than our kernel floor: go through a descriptor of the
         // thing itself, whose entry in /proc names it whatever happens to the folder meanwhile.
         let file = self.open(name, OFlag::O_PATH)?;
-        let kind = nix::sys::stat::fstat(&file)?.st_mode & SFlag::S_IFMT.bits();
+        let kind = fstat(&file)?.st_mode & SFlag::S_IFMT.bits();
         if kind == SFlag::S_IFLNK.bits() {
             return Err(Errno::ELOOP.into());
         }

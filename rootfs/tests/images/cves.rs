@@ -64,7 +64,7 @@ const ATTACKS: &[Attack] = &[
         end: End::Unpacked(&["name"]),
     },
     Attack {
-        name: "CVE-2025-62518: entries in the data of a file whose size two headers tell differently",
+        name: "CVE-2025-62518, RUSTSEC-2026-0112: entries in the data of a file whose size two headers tell differently",
         archive: |_| {
             let size = Tar::new().entry(b'x', "size", "", b"13 size=1024\n");
             size.entry(b'0', "outer", "", b"").file("smuggled", &"x".repeat(512)).file("after", "")

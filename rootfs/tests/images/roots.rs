@@ -200,4 +200,50 @@ async fn what_was_written_is_counted_in_blocks_and_each_file_once() {
     assert_eq!(after.inodes - before.inodes, 4);
     assert!((100_000..200_000).contains(&(after.bytes - before.bytes)), "{after:?}");
     assert!(bench.store.usage("another").await.is_err());
+    // Deeper than any path, and than there are descriptors.
+    let root = berth_sys::beneath::Root::open(&target.0).unwrap();
+    let mut folder = root.folder().folder("a".as_ref()).unwrap();
+    for _ in 0..2000 {
+        folder.make_folder("deep".as_ref(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        folder = folder.folder("deep".as_ref()).unwrap();
+    }
+    std::io::Write::write_all(
+        &mut folder.create("file".as_ref(), nix::sys::stat::Mode::S_IRWXU).unwrap(),
+        &[1; 50_000],
+    )
+    .unwrap();
+    let deepest = bench.store.usage("key").await.unwrap();
+    assert_eq!(deepest.inodes - after.inodes, 2001);
+    assert!(deepest.bytes - after.bytes >= 50_000);
+}
+
+#[test]
+fn what_moves_while_it_is_counted_ends_no_count() {
+    let bench = Bench::new();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let image = runtime.block_on(two_layers(&bench));
+    let target = Mounted(bench.folder("target"));
+    runtime.block_on(bench.store.mount(&image, "key", &target.0)).unwrap();
+    for folder in 0..200 {
+        fs::create_dir_all(target.0.join(format!("{folder}/a/b/c"))).unwrap();
+    }
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0.. {
+                let (one, other) = (target.0.join(format!("{}/a", round % 200)), target.0.join("moved"));
+                fs::rename(&one, &other).unwrap();
+                fs::write(&one, "").unwrap();
+                fs::remove_file(&one).unwrap();
+                fs::rename(&other, &one).unwrap();
+                if done.load(std::sync::atomic::Ordering::Relaxed) {
+                    return;
+                }
+            }
+        });
+        let counts: Vec<_> = (0..50).map(|_| runtime.block_on(bench.store.usage("key"))).collect();
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        // Each move hides four folders of one branch at most.
+        assert!(counts.iter().all(|usage| usage.as_ref().is_ok_and(|usage| usage.inodes > 200)), "{counts:?}");
+    });
 }
