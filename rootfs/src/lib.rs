@@ -22,6 +22,7 @@
 //! layers/<diff id>/diff    a layer, unpacked; it came here by one rename, verified
 //!                 /implicit   folders that the layer uses without describing them
 //!                 /links      hard links to files of layers below, if it has any
+//!                 /hiding      folders with whiteouts in them, if it has any
 //!                 /layer.json the blob that it came from, and its size
 //!                 /unwritten  the boot id, until the disk has the layer
 //!                 /unclaimed  empty, until an image has the layer: a pull that was cut off left it for the next

@@ -12,6 +12,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::thread;
 
 use berth_sys::beneath::Root;
 
@@ -146,13 +147,13 @@ fn bring_in_layers(place: &Place, claim: &Claim, members: &Members, layers: &[Fo
         }
         Ok(())
     };
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        let results: Vec<Result<(), Error>> = workers
-            .into_iter()
-            .map(|worker| worker.join().unwrap_or(Err(Error::Stopped { doing: "unpacking a layer" })))
-            .collect();
-        results.into_iter().collect()
+    thread::scope(|scope| {
+        let begin = |_| thread::Builder::new().spawn_scoped(scope, work).map_err(Error::file("unpack", members.path()));
+        let workers: Vec<_> = (0..workers).map(begin).collect();
+        let stopped = |_| Err(Error::Stopped { doing: "unpacking a layer" });
+        let ended = workers.into_iter().map(|worker| worker?.join().unwrap_or_else(stopped));
+        // Each is waited for, whatever became of the others.
+        ended.collect::<Vec<Result<(), Error>>>().into_iter().collect()
     })
 }
 

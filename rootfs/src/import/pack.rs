@@ -34,8 +34,8 @@ pub(crate) fn pack(folder: &Folder, out: impl Write) -> io::Result<()> {
 struct Packer<W: Write> {
     out: tar::Builder<W>,
     device: u64,
-    /// Names already written of files that have several.
-    links: HashMap<u64, Vec<u8>>,
+    /// Names already written of files that have several, by device and inode.
+    links: HashMap<(u64, u64), Vec<u8>>,
 }
 
 impl<W: Write> Packer<W> {
@@ -58,10 +58,11 @@ impl<W: Write> Packer<W> {
         let kind = SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits());
         let is_folder = kind == SFlag::S_IFDIR;
         if !is_folder && status.st_nlink > 1 {
-            if let Some(first) = self.links.get(&status.st_ino).cloned() {
+            let file = (status.st_dev, status.st_ino);
+            if let Some(first) = self.links.get(&file).cloned() {
                 return self.head(EntryType::Link, path, &status, &first, Vec::new());
             }
-            self.links.insert(status.st_ino, path.to_vec());
+            self.links.insert(file, path.to_vec());
         }
         match kind {
             SFlag::S_IFDIR => {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, PipeReader, Read};
 use std::path::Path;
 use std::sync::OnceLock;
+use std::thread;
 
 use berth_sys::beneath::Folder;
 use oci_spec::image::MediaType;
@@ -34,12 +35,13 @@ pub(super) fn folder(
     let (reader, writer) = io::pipe().map_err(Error::file("read", source))?;
     let end = OnceLock::new();
     let label = source.display().to_string();
-    let arrived = std::thread::scope(|scope| {
-        scope.spawn(|| {
+    let arrived = thread::scope(|scope| {
+        let packing = thread::Builder::new().spawn_scoped(scope, || {
             let result = pack(folder, io::BufWriter::new(writer)).map_err(|error| error.to_string());
             // A reader that gave up has its own reason.
             drop(end.set(result));
         });
+        packing.map_err(Error::file("pack", source))?;
         bring_in(&store.place, claim, &label, part, Packed { pipe: reader, end: &end }, &Expected::default())
     })?;
     publish(store, arrived, name, config)

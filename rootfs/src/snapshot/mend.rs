@@ -3,25 +3,28 @@
 //!
 //! A folder that a layer uses without describing it was made with made-up attributes, and overlayfs shows the uppermost
 //! layer's: it gets a copy with the attributes of the layer that describes it. A hard link to a file of a layer below
-//! becomes a copy of that file, under both names if both are to be seen.
+//! becomes a copy of that file, under all names that are to be seen. A folder that only one layer has is shown as it is,
+//! with its whiteouts, which hide nothing: it gets a copy too, so that overlayfs merges the two.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use berth_sys::beneath::{Folder, Root};
 use berth_sys::xattr;
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{FileStat, Mode, SFlag};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid};
+use nix::unistd::{Gid, Uid, Whence, lseek};
 
 use super::Owners;
 use crate::error::Error;
-use crate::store::layer::{IMPLICIT, LINKS, TREE};
+use crate::limits::SIGHTS_MAX;
+use crate::store::layer::{HIDING, IMPLICIT, LINKS, TREE};
 use crate::unpack::{OPAQUE_ATTRIBUTE, is_allowed, is_folder, is_whiteout, split};
 
 /// One unpacked layer.
@@ -29,8 +32,10 @@ pub(crate) struct Layer {
     path: PathBuf,
     above: Root,
     implicit: HashSet<Vec<u8>>,
-    /// Hard links to files of layers below: name and target.
-    links: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Hard links to files of layers below: the target of each name.
+    links: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Folders with whiteouts.
+    hiding: Vec<Vec<u8>>,
 }
 
 /// What something looks like.
@@ -62,6 +67,7 @@ impl Layer {
             path: tree.to_owned(),
             above: Root::open(folder).map_err(Error::file("open", folder))?,
             implicit: read_list(&folder.join(IMPLICIT))?.into_iter().collect(),
+            hiding: read_list(&folder.join(HIDING))?,
             links: links
                 .chunks_exact(2)
                 .filter_map(|pair| Some((pair.first()?.clone(), pair.get(1)?.clone())))
@@ -92,7 +98,7 @@ impl Layer {
 
     /// What the layer links `path` to, if that is in a layer below.
     fn link(&self, path: &[u8]) -> Option<&[u8]> {
-        self.links.iter().find(|(name, _)| name == path).map(|(_, target)| target.as_slice())
+        self.links.get(path).map(Vec::as_slice)
     }
 
     /// The folder that a leaf is in, none of the folders to it being a link.
@@ -146,8 +152,8 @@ impl Looks {
 struct Link<'l> {
     path: &'l [u8],
     target: &'l [u8],
-    /// The layer that has the file, and its name there.
-    source: (&'l Layer, &'l [u8]),
+    /// The layer that has the file, by its number, and its name there.
+    source: (usize, &'l [u8]),
     /// Whether the target is seen under its own name too.
     target_is_seen: bool,
 }
@@ -155,6 +161,7 @@ struct Link<'l> {
 /// Gives the upper folder, `name` in `above`, the looks of the layers' top, and copies of what needs one. `layers`: the
 /// uppermost first; `owners`: whom the image's owners are on the host, if not the same.
 pub(crate) fn prepare(layers: &[Layer], above: &Path, name: &OsStr, owners: Option<&Owners>) -> Result<(), Error> {
+    limit(layers)?;
     let links = links(layers)?;
     let mut copies = BTreeMap::new();
     let paths: HashSet<&[u8]> = layers.iter().flat_map(|layer| layer.implicit.iter().map(Vec::as_slice)).collect();
@@ -164,20 +171,45 @@ pub(crate) fn prepare(layers: &[Layer], above: &Path, name: &OsStr, owners: Opti
             copies.insert(path.to_vec(), looks);
         }
     }
+    let hiding: HashSet<&[u8]> = layers.iter().flat_map(|layer| layer.hiding.iter().map(Vec::as_slice)).collect();
+    for path in hiding.into_iter().filter(|path| !path.is_empty()) {
+        if let Some(looks) = alone(layers, path)? {
+            copies.entry(path.to_vec()).or_insert(looks);
+        }
+    }
     let failed = Error::file("prepare", above.join(name));
     write(layers, copies, &links, owners, above, name).map_err(failed)
 }
 
-/// Whether every hard link of these layers has a target. `layers`: the uppermost first.
+/// Whether every hard link of these layers has a target, and not too much is left to the layers below. `layers`: the
+/// uppermost first.
 pub(crate) fn check(layers: &[Layer]) -> Result<(), Error> {
+    limit(layers)?;
     links(layers).map(drop)
+}
+
+/// Refuses images that are made to be looked into for ever.
+fn limit(layers: &[Layer]) -> Result<(), Error> {
+    let of_layer = |layer: &Layer| layer.implicit.len() + layer.links.len() + layer.hiding.len();
+    let paths: usize = layers.iter().map(of_layer).sum();
+    match (layers.first(), paths.saturating_mul(layers.len()) > SIGHTS_MAX) {
+        (Some(layer), true) => Err(Error::manifest(
+            format!("image with the layer at {}", layer.path.display()),
+            format!(
+                "{paths} links, whiteouts and folders without a description are too many in {} layers",
+                layers.len()
+            ),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The hard links to layers below that are seen, those of lower layers first.
 fn links(layers: &[Layer]) -> Result<Vec<Link<'_>>, Error> {
     let mut links = Vec::new();
     for (index, layer) in layers.iter().enumerate().rev() {
-        let (above, below) = layers.split_at(index);
+        let (with_this, below) = layers.split_at(index + 1);
+        let above = layers.get(..index).unwrap_or_default();
         for (path, target) in &layer.links {
             let missing = || {
                 let link = format!("{} to {}", String::from_utf8_lossy(path), String::from_utf8_lossy(target));
@@ -186,9 +218,11 @@ fn links(layers: &[Layer]) -> Result<Vec<Link<'_>>, Error> {
                     format!("the hard link {link} leads nowhere"),
                 )
             };
-            let source = uppermost_leaf(below, target)?.ok_or_else(missing)?;
+            let (depth, name) = uppermost_leaf(below, target)?.ok_or_else(missing)?;
             if is_clear(above, path)? {
-                links.push(Link { path, target, source, target_is_seen: is_clear(above, target)? });
+                // What the layer makes of the target's name after the link counts too.
+                let target_is_seen = is_clear(with_this, target)?;
+                links.push(Link { path, target, source: (index + 1 + depth, name), target_is_seen });
             }
         }
     }
@@ -206,17 +240,17 @@ fn is_clear(layers: &[Layer], path: &[u8]) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// The layer that has a path as something that can be linked, and under which name.
-fn uppermost_leaf<'l>(layers: &'l [Layer], path: &'l [u8]) -> Result<Option<(&'l Layer, &'l [u8])>, Error> {
+/// The number of the layer that has a path as something that can be linked, and under which name.
+fn uppermost_leaf<'l>(layers: &'l [Layer], path: &'l [u8]) -> Result<Option<(usize, &'l [u8])>, Error> {
     let mut path = path;
-    for layer in layers {
+    for (depth, layer) in layers.iter().enumerate() {
         if let Some(target) = layer.link(path) {
             path = target;
             continue;
         }
         match layer.sight(path).map_err(Error::file("look into", &layer.path))? {
             Sight::Nothing => {}
-            Sight::Leaf => return Ok(Some((layer, path))),
+            Sight::Leaf => return Ok(Some((depth, path))),
             Sight::Hidden | Sight::Folder { .. } => return Ok(None),
         }
     }
@@ -237,6 +271,25 @@ fn described(layers: &[Layer], path: &[u8]) -> Result<Option<Looks>, Error> {
         }
     }
     Ok(None)
+}
+
+/// How a folder looks that is shown and that only one layer has.
+fn alone(layers: &[Layer], path: &[u8]) -> Result<Option<Looks>, Error> {
+    let mut only = None;
+    for layer in layers {
+        match layer.sight(path).map_err(Error::file("look into", &layer.path))? {
+            Sight::Nothing => {}
+            Sight::Hidden | Sight::Leaf => break,
+            Sight::Folder { .. } if only.is_some() => return Ok(None),
+            Sight::Folder { looks, hides_below } => {
+                only = Some(looks);
+                if hides_below {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(only)
 }
 
 fn write(
@@ -268,15 +321,26 @@ fn write(
         }
         looks.give(&folder, leaf, owners)?;
     }
+    // Where each file that is linked has its copy: the first link makes it.
+    let mut copied: HashMap<(usize, &[u8]), PathBuf> = HashMap::new();
     for link in links {
-        let (path, target) = (place(link.path), place(link.target));
-        let (folder, leaf) = above.parent(&path)?;
-        if link.target_is_seen {
-            let (target_folder, target_leaf) = above.parent(&target)?;
-            copy(link, &target_folder, target_leaf, owners)?;
-            folder.link(leaf, &target_folder, target_leaf)?;
-        } else {
-            copy(link, &folder, leaf, owners)?;
+        for path in
+            [Some(link.target).filter(|_| link.target_is_seen), Some(link.path)].into_iter().flatten().map(place)
+        {
+            let (folder, leaf) = above.parent(&path)?;
+            let done = match copied.get(&link.source) {
+                None => copy(layers, link, &folder, leaf, owners),
+                Some(first) => {
+                    let (first_folder, first_leaf) = above.parent(first)?;
+                    folder.link(leaf, &first_folder, first_leaf)
+                }
+            };
+            match done {
+                // Several links have one target, which is there by the first.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                other => other?,
+            }
+            copied.entry(link.source).or_insert(path);
         }
     }
     for (path, looks) in folders.iter().rev() {
@@ -300,25 +364,43 @@ fn add_parents(layers: &[Layer], path: &[u8], folders: &mut BTreeMap<Vec<u8>, Lo
     Ok(())
 }
 
-/// Copies a link's target, unless an earlier link did.
-fn copy(link: &Link<'_>, folder: &Folder, name: &OsStr, owners: Option<&Owners>) -> io::Result<()> {
-    let (layer, path) = link.source;
+/// Copies a link's target.
+fn copy(layers: &[Layer], link: &Link<'_>, folder: &Folder, name: &OsStr, owners: Option<&Owners>) -> io::Result<()> {
+    let (number, path) = link.source;
+    let Some(layer) = layers.get(number) else { return Err(io::ErrorKind::NotFound.into()) };
     let (source, leaf) = (layer.folder_of(path)?, OsStr::from_bytes(split(path).1));
     let looks = Looks::of(&source, leaf)?;
-    let done = match SFlag::from_bits_truncate(looks.status.st_mode & SFlag::S_IFMT.bits()) {
+    match SFlag::from_bits_truncate(looks.status.st_mode & SFlag::S_IFMT.bits()) {
         SFlag::S_IFREG => {
-            let mut content = File::from(source.open(leaf, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?);
-            folder.create(name, Mode::S_IRUSR).and_then(|mut file| io::copy(&mut content, &mut file).map(drop))
+            let content = File::from(source.open(leaf, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?);
+            copy_data(&content, &folder.create(name, Mode::S_IRUSR)?)?;
         }
-        SFlag::S_IFLNK => folder.symlink(source.read_link(leaf)?.as_os_str(), name),
-        kind => folder.make_node(name, kind, Mode::empty(), looks.status.st_rdev),
-    };
-    match done {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-        other => other?,
+        SFlag::S_IFLNK => folder.symlink(source.read_link(leaf)?.as_os_str(), name)?,
+        kind => folder.make_node(name, kind, Mode::empty(), looks.status.st_rdev)?,
     }
     looks.give(folder, name, owners)?;
     looks.give_time(folder, name)
+}
+
+/// Copies what a file has, and leaves its holes holes.
+fn copy_data(from: &File, to: &File) -> io::Result<()> {
+    let length = from.metadata()?.len();
+    to.set_len(length)?;
+    let seek = |at: u64, whence| lseek(from, i64::try_from(at).unwrap_or(i64::MAX), whence);
+    let mut at = 0;
+    while at < length {
+        let data = match seek(at, Whence::SeekData) {
+            // A hole up to the end.
+            Err(Errno::ENXIO) => break,
+            other => other?.unsigned_abs(),
+        };
+        let hole = seek(data, Whence::SeekHole)?.unsigned_abs();
+        (&mut &*from).seek(SeekFrom::Start(data))?;
+        (&mut &*to).seek(SeekFrom::Start(data))?;
+        io::copy(&mut from.take(hole.saturating_sub(data)), &mut &*to)?;
+        at = hole.max(data + 1);
+    }
+    Ok(())
 }
 
 /// How a folder looks in the uppermost layer that has it.

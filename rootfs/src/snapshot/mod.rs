@@ -213,9 +213,6 @@ fn read_record(folder: &Path) -> Option<Record> {
 /// Whether the layers fit each other: what one links from below must be there.
 pub(crate) fn check(place: &Place, image: &str, layers: &[String]) -> Result<(), Error> {
     let folders = tree_folders(place, image, layers)?;
-    if folders.iter().all(|tree| !tree.with_file_name(layer::LINKS).exists()) {
-        return Ok(());
-    }
     let layers: Result<Vec<_>, Error> = folders.iter().map(|tree| mend::Layer::open(tree)).collect();
     mend::check(&layers?)
 }

@@ -1,14 +1,16 @@
 //! One layer on its way into the store: blob > hash > inflate > hash > untar, in one pass, the blob written down beside it.
 //!
 //! It is unpacked below `tmp/` and becomes `layers/<diff id>` by one rename, when size, digest and diff id are what they
-//! must be, and after its blob became one of the store. Nothing waits for the disk: a layer carries a mark with the machine's boot id until it was written out, and
-//! one that still has another boot's mark was overtaken by a loss of power and is swept away.
+//! must be, and after its blob became one of the store. Nothing waits for the disk: a layer carries a mark with the
+//! machine's boot id until it was written out, and one that still has another boot's mark was overtaken by a loss of power
+//! and is swept away.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::thread;
 
 use berth_sys::beneath::Root;
 use oci_spec::image::{Descriptor, MediaType};
@@ -31,6 +33,8 @@ pub(crate) const TREE: &str = "diff";
 pub(crate) const IMPLICIT: &str = "implicit";
 /// Hard links of the archive to files of layers below: name and target, each ended by a NUL.
 pub(crate) const LINKS: &str = "links";
+/// Folders with whiteouts in them, each ended by a NUL, if there are any.
+pub(crate) const HIDING: &str = "hiding";
 const UNWRITTEN: &str = "unwritten";
 /// Empty, and there until an image has the layer; its age is that of the layer.
 const UNCLAIMED: &str = "unclaimed";
@@ -119,13 +123,15 @@ fn arrive(
     let diff_hasher = expected.diff_id.as_ref().map_or_else(Hasher::sha256, Hasher::new);
 
     let (sender, pieces) = inflate::way();
-    let unpacked = std::thread::scope(|scope| {
-        let inflating = scope.spawn(|| inflate::inflate(&mut blob, limit, sender));
+    let unpacked = thread::scope(|scope| {
+        let inflating = thread::Builder::new().spawn_scoped(scope, || inflate::inflate(&mut blob, limit, sender));
+        let inflating = inflating.map_err(|source| UnpackError::Keep { source })?;
         let archive = Hashing::new(pieces, diff_hasher);
         let (mut archive, unpacked) = unpack(archive, above.folder(), OsStr::new(TREE), devices)?;
         // What comes after the archive's end belongs to the digests too.
         io::copy(&mut archive, &mut io::sink()).map_err(|source| UnpackError::Read { source })?;
-        let compression = inflating.join().unwrap_or(Compression::None);
+        let ended = |_| UnpackError::Read { source: io::Error::other("inflating it ended in a panic") };
+        let compression = inflating.join().map_err(ended)?;
         Ok((archive.finish().0, compression, unpacked))
     });
     let (diff_id, compression, unpacked) = match unpacked.map_err(innermost) {
@@ -206,6 +212,9 @@ fn publish(place: &Place, claim: &Claim, part: Part, temporary: &Path, arrived: 
     write(IMPLICIT, &ended(&unpacked.implicit))?;
     if !unpacked.links.is_empty() {
         write(LINKS, &ended(unpacked.links.iter().flat_map(|(name, target)| [name, target])))?;
+    }
+    if !unpacked.hiding.is_empty() {
+        write(HIDING, &ended(&unpacked.hiding))?;
     }
     let media_type = match arrived.compression {
         Compression::None | Compression::Other(_) => MediaType::ImageLayer,

@@ -87,7 +87,8 @@ impl Store {
     }
 
     /// Makes an image present, from its registry or a mirror of it. Nobody is shown credentials of `keyring` but the hosts
-    /// that they are for, and these only if they ask; several are tried in turn. `progress` is told what happens and may be dropped at any time.
+    /// that they are for, and these only if they ask; several are tried in turn. `progress` is told what happens and may be
+    /// dropped at any time.
     pub async fn pull(
         &self,
         reference: &Reference,

@@ -59,6 +59,7 @@ impl Unpacker<'_> {
         if hidden {
             self.mark_opaque(&folder, name, path)?;
         }
+        self.remember(path)?;
         self.implicit.insert(path.to_vec());
         if self.implicit.len() > IMPLICIT_FOLDERS_MAX {
             let max = IMPLICIT_FOLDERS_MAX as u64;

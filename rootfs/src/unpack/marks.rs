@@ -1,5 +1,6 @@
 //! Whiteouts and opaque folders as overlayfs has them, beside what the same layer has of the same names.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -27,6 +28,7 @@ impl Unpacker<'_> {
             return Err("an opaque mark by way of a link".into());
         }
         xattr::set(folder, name, OsStr::new(OPAQUE_ATTRIBUTE), b"y").map_err(to("mark its folder opaque"))?;
+        self.remember(path)?;
         self.opaque.insert(path.to_vec());
         Ok(())
     }
@@ -39,24 +41,35 @@ impl Unpacker<'_> {
             Ok(_) => Ok(()),
             Err(_) => {
                 folder.make_node(name, SFlag::S_IFCHR, Mode::empty(), 0).map_err(to("make a whiteout"))?;
+                self.remember(&path)?;
                 self.whiteouts.insert(path);
                 Ok(())
             }
         }
     }
 
-    /// Takes whiteouts out of opaque folders: they hide nothing there and would show.
-    pub(super) fn drop_idle_whiteouts(&self) -> Result<(), UnpackError> {
+    /// Takes whiteouts out of opaque folders and what is below these: they hide nothing there and would show. Gives the
+    /// folders of the others.
+    pub(super) fn drop_idle_whiteouts(&self) -> Result<Vec<Vec<u8>>, UnpackError> {
+        let mut hiding = BTreeSet::new();
         for path in &self.whiteouts {
             let (above, name) = split(path);
-            if self.opaque.contains(above)
-                && let Ok(folder) = self.root.open_folder(Path::new(OsStr::from_bytes(above)))
+            if !folders_above(path).any(|folder| self.opaque.contains(folder)) {
+                hiding.insert(above.to_vec());
+                continue;
+            }
+            if let Ok(folder) = self.root.open_folder(Path::new(OsStr::from_bytes(above)))
                 && folder.status(OsStr::from_bytes(name)).is_ok_and(|status| is_whiteout(&status))
             {
                 let done = folder.remove_file(OsStr::from_bytes(name));
                 done.map_err(|error| Refusal::Write("remove a whiteout", error).of(path))?;
             }
         }
-        Ok(())
+        Ok(hiding.into_iter().collect())
     }
+}
+
+/// The folders that a path is in, the top last.
+fn folders_above(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::successors(Some(split(path).0), |folder| (!folder.is_empty()).then(|| split(folder).0))
 }

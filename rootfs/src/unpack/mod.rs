@@ -3,9 +3,9 @@
 //! Every folder on the way to an entry is walked by [`berth_sys::beneath`], so no link leads out; every change is made on
 //! a name in an open folder and follows nothing. Whiteouts become devices 0:0, opaque folders get their attribute. Devices
 //! of the archive are not made unless that is wanted: containers get theirs from the runtime, and one in the store would
-//! be the host's. The
-//! layers below are not at hand, since each layer is unpacked by itself: hard links into them and folders that the archive
-//! does not describe are listed, so that a mount can make them what they are with the layers below.
+//! be the host's. The layers below are not at hand, since each layer is unpacked by itself: hard links into them, folders
+//! that the archive does not describe and folders with whiteouts are listed, so that a mount can make them what they are
+//! with the layers below.
 
 mod attributes;
 mod folders;
@@ -31,13 +31,15 @@ use self::tar::{Archive, Entry, Kind, damaged, printable};
 pub(crate) use self::whiteout::parts;
 use self::whiteout::{Meaning, meaning};
 use crate::error::UnpackError;
-use crate::limits::{DEPTH_MAX, ENTRIES_MAX, LAYER_BYTES_MAX, LINKS_MAX, PATH_BYTES_MAX};
+use crate::limits::{DEPTH_MAX, ENTRIES_MAX, LAYER_BYTES_MAX, LINKS_MAX, PATH_BYTES_MAX, REMEMBERED_BYTES_MAX};
 
 /// The attribute by which overlayfs knows a folder that hides all below it.
 pub(crate) const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
 /// Folders that nobody described, until somebody does.
 const IMPLICIT_MODE: Mode = Mode::from_bits_truncate(0o755);
 const COPY_BYTES: usize = 256 << 10;
+/// What a path takes beside its letters.
+const REMEMBERING_BYTES: usize = 64;
 
 /// What becomes of the device files of a layer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -56,6 +58,8 @@ pub(crate) struct Unpacked {
     pub(crate) implicit: Vec<Vec<u8>>,
     /// Hard links to what is not in this layer, and so in one below: name and target.
     pub(crate) links: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Folders with whiteouts in them.
+    pub(crate) hiding: Vec<Vec<u8>>,
     /// Devices that were left out.
     pub(crate) devices: u64,
     /// Bytes of all files.
@@ -137,6 +141,8 @@ struct Unpacker<'f> {
     /// Hard links to what only a layer below can have, by name.
     links: BTreeMap<Vec<u8>, Vec<u8>>,
     bytes: u64,
+    /// What the paths in all these take.
+    remembered_bytes: usize,
     buffer: Vec<u8>,
 }
 
@@ -157,6 +163,7 @@ impl<'f> Unpacker<'f> {
             devices: HashSet::new(),
             links: BTreeMap::new(),
             bytes: 0,
+            remembered_bytes: 0,
             buffer: vec![0; COPY_BYTES],
         })
     }
@@ -164,6 +171,9 @@ impl<'f> Unpacker<'f> {
     fn take<R: Read>(&mut self, entry: &Entry, archive: &mut Archive<R>) -> Result<(), Refusal> {
         if entry.path.len() > PATH_BYTES_MAX || entry.path.contains(&0) {
             return Err("its path is too long or has a NUL in it".into());
+        }
+        if entry.target.len() > PATH_BYTES_MAX || entry.target.contains(&0) {
+            return Err("the target of its link is too long or has a NUL in it".into());
         }
         let parts = parts(&entry.path)?;
         if parts.len() > DEPTH_MAX {
@@ -190,13 +200,24 @@ impl<'f> Unpacker<'f> {
             return Err("it takes the place of the layer's top folder".into());
         }
         attributes::apply(self.above, self.name, entry)?;
-        self.describe(Vec::new(), entry);
+        self.describe(Vec::new(), entry)
+    }
+
+    fn describe(&mut self, path: Vec<u8>, entry: &Entry) -> Result<(), Refusal> {
+        self.remember(&path)?;
+        self.implicit.remove(&path);
+        self.times.insert(path, attributes::time_of(entry));
         Ok(())
     }
 
-    fn describe(&mut self, path: Vec<u8>, entry: &Entry) {
-        self.implicit.remove(&path);
-        self.times.insert(path, attributes::time_of(entry));
+    /// Notes that a path is kept until the end: millions of long ones would take all memory.
+    fn remember(&mut self, path: &[u8]) -> Result<(), Refusal> {
+        self.remembered_bytes = self.remembered_bytes.saturating_add(path.len() + REMEMBERING_BYTES);
+        if self.remembered_bytes > REMEMBERED_BYTES_MAX {
+            let (what, max) = ("bytes of paths of folders, links and whiteouts", REMEMBERED_BYTES_MAX as u64);
+            return Err(Refusal::Whole(UnpackError::Limit { what, max }));
+        }
+        Ok(())
     }
 
     fn make<R: Read>(
@@ -211,8 +232,8 @@ impl<'f> Unpacker<'f> {
             Kind::File => self.make_file(entry, folder, name, &path, archive),
             Kind::Folder => self.make_folder(entry, folder, name, path),
             Kind::SymbolicLink => {
-                if entry.target.is_empty() || entry.target.contains(&0) {
-                    return Err("a link without a target, or with a NUL in it".into());
+                if entry.target.is_empty() {
+                    return Err("a link without a target".into());
                 }
                 self.clear(folder, name, &path)?;
                 folder.symlink(OsStr::from_bytes(&entry.target), name).map_err(to("make the link"))?;
@@ -232,6 +253,7 @@ impl<'f> Unpacker<'f> {
             }
             Kind::Device(..) => {
                 self.clear(folder, name, &path)?;
+                self.remember(&path)?;
                 self.devices.insert(path);
                 Ok(())
             }
@@ -257,8 +279,7 @@ impl<'f> Unpacker<'f> {
             }
         }
         attributes::apply(folder, name, entry)?;
-        self.describe(path, entry);
-        Ok(())
+        self.describe(path, entry)
     }
 
     fn make_file<R: Read>(
@@ -274,6 +295,7 @@ impl<'f> Unpacker<'f> {
             return Err(Refusal::Whole(UnpackError::Limit { what: "bytes", max: LAYER_BYTES_MAX }));
         }
         self.links.remove(path);
+        self.devices.remove(path);
         let mut file = match folder.create(name, Mode::S_IRUSR) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 self.clear(folder, name, path)?;
@@ -322,6 +344,7 @@ impl<'f> Unpacker<'f> {
             return Ok(());
         }
         if self.devices.contains(&target_path) {
+            self.remember(&path)?;
             self.devices.insert(path);
             return Ok(());
         }
@@ -349,6 +372,8 @@ impl<'f> Unpacker<'f> {
     /// A hard link to what this layer does not have: one below must, which is not at hand.
     fn link_below(&mut self, folder: &Folder, name: &OsStr, path: Vec<u8>, target: Vec<u8>) -> Result<(), Refusal> {
         self.clear(folder, name, &path)?;
+        self.remember(&path)?;
+        self.remember(&target)?;
         self.links.insert(path, target);
         if self.links.len() > LINKS_MAX {
             return Err(Refusal::Whole(UnpackError::Limit {
@@ -369,14 +394,14 @@ impl<'f> Unpacker<'f> {
 
     /// What waits for the last entry: idle whiteouts, and the times of folders.
     fn finish(self) -> Result<Unpacked, UnpackError> {
-        self.drop_idle_whiteouts()?;
+        let hiding = self.drop_idle_whiteouts()?;
         for (path, time) in &self.times {
             self.set_time(path, *time).map_err(|refusal| refusal.of(path))?;
         }
         let mut implicit: Vec<_> = self.implicit.into_iter().collect();
         implicit.sort();
         let links = self.links.into_iter().collect();
-        Ok(Unpacked { implicit, links, devices: self.devices.len() as u64, bytes: self.bytes })
+        Ok(Unpacked { implicit, links, hiding, devices: self.devices.len() as u64, bytes: self.bytes })
     }
 
     fn set_time(&self, path: &[u8], time: TimeSpec) -> Result<(), Refusal> {
@@ -411,4 +436,19 @@ pub(crate) fn is_folder(status: &FileStat) -> bool {
 /// Overlayfs's sign for a name that is gone.
 pub(crate) fn is_whiteout(status: &FileStat) -> bool {
     status.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits() && status.st_rdev == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_remembered_up_to_a_limit() {
+        let above = tempfile::tempdir().unwrap();
+        let above = Root::open(above.path()).unwrap();
+        let mut unpacker = Unpacker::new(above.folder(), OsStr::new("layer"), Devices::LeaveOut).unwrap();
+        let path = vec![b'x'; PATH_BYTES_MAX];
+        let remembered = (0..REMEMBERED_BYTES_MAX).take_while(|_| unpacker.remember(&path).is_ok()).count();
+        assert_eq!(remembered, REMEMBERED_BYTES_MAX / (PATH_BYTES_MAX + REMEMBERING_BYTES));
+    }
 }

@@ -130,6 +130,33 @@ async fn devices_are_left_out_and_cannot_pass_for_whiteouts() {
 }
 
 #[tokio::test]
+async fn a_file_that_takes_the_name_of_a_device_can_be_linked_to() {
+    let (bench, image) = unpack(Tar::new().device("x", 1, 3).file("x", "file").hard_link("y", "x").end()).await;
+    assert_eq!(fs::read_to_string(bench.layer(&image.unwrap(), 0).join("y")).unwrap(), "file");
+}
+
+#[tokio::test]
+async fn what_has_no_measure_is_refused() {
+    // A name or a target in an extended header, as long as that may be.
+    let long = |keyword: &str, bytes: usize| {
+        let record = |length: usize| format!("{length} {keyword}={}\n", "x".repeat(bytes));
+        let length = record(1_000_000).len();
+        record(length - usize::from(length.to_string().len() < 7)).into_bytes()
+    };
+    for (keyword, flag) in [("linkpath", b'2'), ("linkpath", b'1'), ("path", b'0')] {
+        let header = long(keyword, 500_000);
+        let tar = Tar::new().file("a", "").entry(b'x', "header", "", &header).entry(flag, "b", "a", b"");
+        refused(tar, "too long").await;
+    }
+    let deep = vec!["d"; 300].join("/");
+    refused(Tar::new().entry(b'L', "name", "", format!("{deep}\0").as_bytes()).file("a", ""), "folders above").await;
+    let implicit = (0..65_540).fold(Tar::new(), |tar, number| tar.file(&format!("{number}/f"), ""));
+    refused(implicit, "folders that are not described").await;
+    let links = (0..65_540).fold(Tar::new(), |tar, number| tar.hard_link(&number.to_string(), "below"));
+    refused(links, "hard links to layers below").await;
+}
+
+#[tokio::test]
 async fn devices_are_made_if_that_is_wanted_but_for_whiteouts() {
     let bench = Bench::new();
     let (store, path) = (bench.path("with-devices"), bench.path("rootfs.tar"));

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use berth_rootfs::{ImportConfig, Reference};
@@ -58,6 +59,37 @@ async fn a_tar_of_any_writer_becomes_the_tree_that_was_in_it() {
         run("tar", &arguments);
         let image = bench.import(&tar, "test/tar").await;
         assert_same(&tree, &bench.layer(&image, 0));
+    }
+}
+
+#[tokio::test]
+async fn each_way_to_write_holes_and_long_names_is_read() {
+    let bench = Bench::new();
+    let tree = bench.folder("tree");
+    let holes = fs::File::create(tree.join("holes")).unwrap();
+    holes.set_len(5 << 20).unwrap();
+    // More pieces than the old format has room for in one block, and a hole at the end.
+    (0..40u64).for_each(|piece| holes.write_all_at(&[1; 4096], piece * (100 << 10)).unwrap());
+    fs::File::create(tree.join("hole")).unwrap().set_len(1 << 20).unwrap();
+    let deep = tree.join("long".repeat(40)).join("name".repeat(40));
+    fs::create_dir_all(&deep).unwrap();
+    fs::write(deep.join("file"), "long").unwrap();
+    std::os::unix::fs::symlink("target".repeat(40), tree.join("link")).unwrap();
+    fs::hard_link(deep.join("file"), tree.join("same")).unwrap();
+    // The old format has whole seconds.
+    run("find", &[tree.to_str().unwrap(), "-exec", "touch", "-h", "-d", "@1000000", "{}", "+"]);
+    let tar = bench.path("archive.tar");
+    for format in ["gnu", "posix --sparse-version=0.0", "posix --sparse-version=0.1", "posix --sparse-version=1.0"] {
+        let options = format!("--format={format} -S -C {} -cf {} .", tree.display(), tar.display());
+        run("tar", &options.split(' ').collect::<Vec<_>>());
+        assert!(fs::metadata(&tar).unwrap().len() < 1 << 20, "{format}: without holes");
+        let image = bench.import(&tar, "test/holes").await;
+        let layer = bench.layer(&image, 0);
+        assert_same(&tree, &layer);
+        for file in ["holes", "hole"] {
+            let taken = |top: &Path| fs::metadata(top.join(file)).unwrap().blocks();
+            assert_eq!(taken(&tree), taken(&layer), "{format}: {file}");
+        }
     }
 }
 

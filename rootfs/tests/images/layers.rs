@@ -57,6 +57,18 @@ async fn a_whiteout_hides_what_is_below_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn whiteouts_of_nothing_are_not_shown() {
+    let root = Root::of(&[
+        Tar::new().dir("base").file("base/.wh.never", "").file("base/kept", "").dir("d/sub").file("d/sub/gone", ""),
+        // Below an opaque folder, in folders that no other layer has, and in one that comes of its own whiteout.
+        Tar::new().dir("d").file("d/sub/.wh.gone", "").file("d/.wh..wh..opq", "").file("new/deep/.wh.never", ""),
+        Tar::new().file("late/.wh.never", "").file(".wh.base", "").file("base/sub/.wh.kept", ""),
+    ])
+    .await;
+    assert_eq!(root.all(""), ["base", "base/sub", "d", "d/sub", "late", "new", "new/deep"]);
+}
+
+#[tokio::test]
 async fn an_opaque_folder_hides_all_below_wherever_its_mark_stands() {
     for last in [false, true] {
         let below = Tar::new().dir("d").file("d/below", "").dir("d/e").file("d/e/below", "");

@@ -1,9 +1,9 @@
 //! Hard links of a layer to files of layers below.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
-use super::support::{Bench, Made, Mounted, Tar, told};
+use super::support::{Bench, Made, Mounted, Tar, run, told};
 
 async fn mounted(layers: &[Tar]) -> (Mounted, Bench) {
     let bench = Bench::new();
@@ -70,4 +70,55 @@ async fn a_link_to_what_no_layer_has_is_an_error_when_the_image_comes() {
     refused(&[Tar::new().file("a", ""), Tar::new().file(".wh.a", ""), Tar::new().hard_link("b", "a")], "b to a").await;
     // An absolute link below leads nowhere: the target is looked for in the layers, not on this machine.
     refused(&[Tar::new().symlink("etc", "/etc"), Tar::new().hard_link("b", "etc/passwd")], "b to etc/passwd").await;
+}
+
+#[tokio::test]
+async fn a_link_stays_when_its_layer_then_hides_or_replaces_the_target() {
+    let below = Tar::new().file("a", "lowest").file("b", "below");
+    let hides = Tar::new().hard_link("link", "a").hard_link("b", "a").file(".wh.a", "").file(".wh.b", "");
+    let (target, _bench) = mounted(&[below.clone(), hides]).await;
+    let read = |target: &Mounted, path: &str| fs::read_to_string(target.0.join(path)).unwrap();
+    assert_eq!([read(&target, "link"), read(&target, "b")], ["lowest", "lowest"]);
+    assert!(!target.0.join("a").exists(), "the layer hides it");
+    let (target, _bench) = mounted(&[below, Tar::new().hard_link("link", "a").file("a", "new")]).await;
+    assert_eq!([read(&target, "link"), read(&target, "a")], ["lowest", "new"]);
+}
+
+#[tokio::test]
+async fn links_to_one_file_are_one_copy_whose_holes_are_holes() {
+    // One block of data in the middle of a gigabyte.
+    let (size, at) = (1u64 << 30, 300u64 << 20);
+    let sparse = tempfile::tempdir_in("/dev/shm").unwrap();
+    let file = fs::File::create(sparse.path().join("big")).unwrap();
+    file.set_len(size).unwrap();
+    file.write_all_at(&[7; 4096], at).unwrap();
+    let below = sparse.path().join("below.tar");
+    let folder = sparse.path().to_str().unwrap();
+    run("tar", &["-C", folder, "-S", "--format=posix", "-cf", below.to_str().unwrap(), "big"]);
+    let bench = Bench::new();
+    let above = Tar::new().hard_link("b", "big").hard_link("c", "big").hard_link("d", "c").file(".wh.big", "").end();
+    Made::of(&[fs::read(&below).unwrap(), above]).lay_out(&bench.folder("layout"));
+    let image = bench.import(&bench.path("layout"), "test/sparse").await;
+    let target = Mounted(bench.folder("target"));
+    bench.store.mount(&image, "key", &target.0).await.unwrap();
+    let status = |name: &str| fs::metadata(target.0.join(name)).unwrap();
+    assert_eq!((status("b").len(), status("b").nlink()), (size, 3));
+    assert!(status("b").ino() == status("c").ino() && status("c").ino() == status("d").ino());
+    let mut block = [0; 4096];
+    fs::File::open(target.0.join("c")).unwrap().read_exact_at(&mut block, at).unwrap();
+    assert_eq!(block, [7; 4096]);
+    let taken = bench.store.usage("key").await.unwrap().bytes;
+    assert!(taken < 100_000, "{taken} bytes for one block");
+}
+
+#[tokio::test]
+async fn an_image_that_leaves_too_much_to_its_other_layers_is_refused() {
+    let bench = Bench::new();
+    let links = (0..41_000).fold(Tar::new(), |tar, link| tar.hard_link(&format!("link{link}"), "a"));
+    let mut layers = vec![Tar::new().file("a", "").end(), links.end()];
+    layers.extend((0..198).map(|layer: u32| Tar::new().file(&format!("file{layer}"), "").end()));
+    Made::of(&layers).lay_out(&bench.folder("layout"));
+    let error = told(&bench.try_import(&bench.path("layout"), "test/many").await.unwrap_err());
+    assert!(error.contains("too many in 200 layers"), "{error}");
+    assert!(bench.store.images().unwrap().is_empty() && bench.names("layers").is_empty());
 }
