@@ -231,6 +231,8 @@ impl Bare {
         let mut changes = Changes::new();
         changes.create_veth(&NewVeth {
             name,
+            mac: None,
+            group: 0,
             master: Some(self.bridge),
             mtu: None,
             peer_name: "eth0",

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use berth_sys::netlink::link::NAME_BYTES_MAX;
+use berth_sys::netlink::link::{Mac, NAME_BYTES_MAX};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -87,10 +87,26 @@ impl Owner {
         format!("{prefix}{}", &digest[..NAME_BYTES_MAX - prefix.len()])
     }
 
+    /// The hardware address of the host's end.
+    pub(crate) fn host_mac(&self) -> Mac {
+        let digest: [u8; 32] = Sha256::digest(format!("{}\n{}", self.container_id, self.ifname).as_bytes()).into();
+        let [a, b, c, d, e, ..] = digest;
+        // Given out by nobody, and for one station.
+        Mac([0x0e, a, b, c, d, e])
+    }
+
     /// The name of the file of its cached result. A colon is in neither part.
     pub(crate) fn file_name(&self) -> String {
         format!("{}:{}.json", self.container_id, self.ifname)
     }
+}
+
+/// The group of the host's ends of a network: ports of one bridge may be of several networks, and GC is told of one.
+pub(crate) fn group_of(network: &str) -> u32 {
+    let digest: [u8; 32] = Sha256::digest(network.as_bytes()).into();
+    let [a, b, c, d, ..] = digest;
+    // The kernel's own is 0, and ip(8) reads no more than 31 bits.
+    (u32::from_be_bytes([a, b, c, d]) >> 1).max(1)
 }
 
 /// What the names of all ifbs of a network begin with.

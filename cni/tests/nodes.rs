@@ -129,7 +129,16 @@ fn on_one_link(mode: Mode) -> ([Node; 3], Netns) {
         let name = format!("port{number}");
         let (peer_name, peer_netns) = ("eth1", node.host.netns.fd.as_fd());
         let mut changes = Changes::new();
-        let veth = NewVeth { name: &name, master: Some(bridge), mtu: None, peer_name, peer_mac: None, peer_netns };
+        let veth = NewVeth {
+            name: &name,
+            mac: None,
+            group: 0,
+            master: Some(bridge),
+            mtu: None,
+            peer_name,
+            peer_mac: None,
+            peer_netns,
+        };
         changes.create_veth(&veth);
         route.apply(changes).unwrap();
         plug(&node);

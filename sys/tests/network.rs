@@ -63,6 +63,8 @@ fn a_pair_joins_a_bridge_and_a_namespace() {
     let peer_mac = Mac([10, 88, 10, 0, 0, 2]);
     let veth = NewVeth {
         name: "veth0",
+        mac: None,
+        group: 0,
         master: Some(bridge.index),
         mtu: Some(1400),
         peer_name: "eth0",

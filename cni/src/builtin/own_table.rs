@@ -5,6 +5,7 @@ use berth_sys::nft::batch::Batch;
 use berth_sys::nft::rule::Rule;
 use berth_sys::nft::set::{Field, Set};
 use berth_sys::nft::table::{Base, Family, Table};
+use nix::errno::Errno;
 
 use crate::Error;
 use crate::attachment::digest;
@@ -18,7 +19,7 @@ pub(crate) struct OwnTable {
     pub(crate) name: String,
     /// Chains, before the rules that send packets there.
     pub(crate) chains: Vec<(&'static str, Option<Base>)>,
-    /// Maps: name, parts of the keys, parts of the values.
+    /// Maps: name, parts of the keys, parts of the values; sets, which have no values.
     pub(crate) maps: Vec<(&'static str, Vec<Field>, Vec<Field>)>,
     /// Rules and their chains.
     pub(crate) rules: Vec<(&'static str, Rule)>,
@@ -91,7 +92,8 @@ impl OwnTable {
             batch.add_chain(table, name, *base);
         }
         for (name, key, value) in &self.maps {
-            batch.add_set(table, &Set { name, key, value: Some(value) });
+            let value = Some(value.as_slice()).filter(|value| !value.is_empty());
+            batch.add_set(table, &Set { name, key, value });
         }
         for (chain, rule) in &self.rules {
             batch.add_rule(table, chain, rule);
@@ -108,6 +110,26 @@ pub(crate) fn table_name(network: &str) -> String {
 /// A table of ours for both versions of IP, by its name.
 pub(crate) fn table(name: &str) -> Table<'_> {
     Table { family: Family::Inet, name }
+}
+
+/// Deletes, all at once, those elements whose owner is stale; a table that is not there has none.
+pub(crate) fn delete_elements(
+    nft: &mut Nft,
+    table: Table<'_>,
+    sets: &[&str],
+    stale: &dyn Fn(&str) -> bool,
+) -> Result<(), Error> {
+    let mut batch = Batch::new();
+    for set in sets {
+        let mut elements = nft.elements(table, set)?;
+        elements.retain(|element| stale(&element.comment));
+        batch.delete_elements(table, set, &elements);
+    }
+    match nft.commit(batch) {
+        // Somebody flushed the table meanwhile.
+        Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(()),
+        other => Ok(other?),
+    }
 }
 
 /// Deletes a table; none is success.

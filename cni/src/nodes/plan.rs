@@ -253,6 +253,9 @@ mod tests {
                     peer: None,
                     peer_netns: None,
                     hairpin: false,
+                    isolated: false,
+                    promiscuous: false,
+                    group: 0,
                 }),
                 Step::Unmake(name) => {
                     let gone = observed.devices.iter().position(|link| link.name == name).unwrap();

@@ -154,6 +154,8 @@ pub fn join(one: &Netns, name: &str, addresses: &[&str], other: &Netns, other_na
     let mut changes = Changes::new();
     changes.create_veth(&NewVeth {
         name,
+        mac: None,
+        group: 0,
         master: None,
         mtu: None,
         peer_name: other_name,

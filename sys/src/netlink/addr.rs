@@ -10,25 +10,43 @@ use super::{Changes, Error, Route};
 /// Length of the fixed part of an address message (`ifaddrmsg`).
 const FIXED_LEN: usize = 8;
 
+/// Whether an address of version 6 has another owner on its link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probe {
+    /// It is not known yet.
+    Going,
+    /// It has.
+    Taken,
+}
+
 impl Changes {
     /// Gives a link an address. An address of version 6 is usable at once: whoever gives it out knows that it is free,
     /// so the kernel does not probe for another owner. One that is there already is left.
     pub fn add_address(&mut self, link: u32, address: IpNetwork) {
         let flags = libc::NLM_F_REQUEST | libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
-        self.address(format!("give address {address} to link {link}"), libc::RTM_NEWADDR, flags, link, address);
+        let no_probe = if address.is_ipv6() { libc::IFA_F_NODAD as u8 } else { 0 };
+        let what = format!("give address {address} to link {link}");
+        self.address(what, libc::RTM_NEWADDR, flags, link, address, no_probe);
+    }
+
+    /// As [`Self::add_address`], but the kernel asks on the link first whether an address of version 6 has another owner
+    /// (RFC 4862): [`Route::probes`] tells.
+    pub fn add_probed_address(&mut self, link: u32, address: IpNetwork) {
+        let flags = libc::NLM_F_REQUEST | libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
+        let what = format!("give address {address} to link {link}, if it is free");
+        self.address(what, libc::RTM_NEWADDR, flags, link, address, 0);
     }
 
     /// Takes an address from a link.
     pub fn delete_address(&mut self, link: u32, address: IpNetwork) {
         let flags = libc::NLM_F_REQUEST | libc::NLM_F_ACK;
-        self.address(format!("take address {address} from link {link}"), libc::RTM_DELADDR, flags, link, address);
+        self.address(format!("take address {address} from link {link}"), libc::RTM_DELADDR, flags, link, address, 0);
     }
 
-    fn address(&mut self, what: String, kind: u16, flags: i32, link: u32, address: IpNetwork) {
+    fn address(&mut self, what: String, kind: u16, flags: i32, link: u32, address: IpNetwork, of_address: u8) {
         self.messages.push(what, kind, flags, |message| {
-            let no_probe = if address.is_ipv6() { libc::IFA_F_NODAD as u8 } else { 0 };
             let [a, b, c, d] = link.to_ne_bytes();
-            message.fixed(&[family(&address.ip()), address.prefix(), no_probe, libc::RT_SCOPE_UNIVERSE, a, b, c, d]);
+            message.fixed(&[family(&address.ip()), address.prefix(), of_address, libc::RT_SCOPE_UNIVERSE, a, b, c, d]);
             let bytes = octets(&address.ip());
             message.put(libc::IFA_LOCAL, &bytes);
             message.put(libc::IFA_ADDRESS, &bytes);
@@ -42,16 +60,30 @@ impl Changes {
 impl Route {
     /// The addresses of a link, those that the kernel made of its hardware address included.
     pub fn addresses(&mut self, link: u32) -> Result<Vec<IpNetwork>, Error> {
-        let all = self.read_addresses(link)?;
+        let all = self.read_addresses(link, parse)?;
         Ok(all.into_iter().filter(|(of, _)| *of == link).map(|(_, address)| address).collect())
+    }
+
+    /// The addresses of a link that are not usable yet or will never be.
+    pub fn probes(&mut self, link: u32) -> Result<Vec<(IpAddr, Probe)>, Error> {
+        let all = self.read_addresses(link, |body| {
+            let flags = u32::from(*body.get(2)?);
+            let probe = match () {
+                () if flags & libc::IFA_F_DADFAILED != 0 => Probe::Taken,
+                () if flags & libc::IFA_F_TENTATIVE != 0 => Probe::Going,
+                () => return None,
+            };
+            parse(body).map(|(of, address)| (of, address.ip(), probe))
+        })?;
+        Ok(all.into_iter().filter(|(of, ..)| *of == link).map(|(_, address, probe)| (address, probe)).collect())
     }
 
     /// The addresses of all links, each with the link's number.
     pub fn all_addresses(&mut self) -> Result<Vec<(u32, IpNetwork)>, Error> {
-        self.read_addresses(0)
+        self.read_addresses(0, parse)
     }
 
-    fn read_addresses(&mut self, link: u32) -> Result<Vec<(u32, IpNetwork)>, Error> {
+    fn read_addresses<T>(&mut self, link: u32, parse: impl Fn(&[u8]) -> Option<T>) -> Result<Vec<T>, Error> {
         let mut request = Messages::new();
         let flags = libc::NLM_F_REQUEST | libc::NLM_F_DUMP;
         let what =

@@ -15,6 +15,7 @@ pub const NAME_BYTES_MAX: usize = libc::IFNAMSIZ - 1;
 const INFO_SLAVE_KIND: u16 = 4;
 const INFO_SLAVE_DATA: u16 = 5;
 const BRIDGE_PORT_HAIRPIN: u16 = 4;
+const BRIDGE_PORT_ISOLATED: u16 = 33;
 const VETH_INFO_PEER: u16 = 1;
 const VXLAN_ID: u16 = 1;
 const VXLAN_LINK: u16 = 3;
@@ -65,6 +66,12 @@ pub struct Link {
     pub peer_netns: Option<u32>,
     /// Whether, as a port of a bridge, it gets back what it sent itself.
     pub hairpin: bool,
+    /// Whether, as a port of a bridge, it reaches only ports that are not like this.
+    pub isolated: bool,
+    /// Whether somebody has it take in what is for others.
+    pub promiscuous: bool,
+    /// The group that its maker has put it into; 0 is everybody's.
+    pub group: u32,
 }
 
 /// A bridge to make.
@@ -109,6 +116,10 @@ pub struct Tunnel {
 pub struct NewVeth<'a> {
     /// Name of the end that stays here.
     pub name: &'a str,
+    /// Its hardware address, or one that the kernel picks.
+    pub mac: Option<Mac>,
+    /// The group that it is put into.
+    pub group: u32,
     /// The bridge that it becomes a port of.
     pub master: Option<u32>,
     /// MTU of both ends, or the kernel's default.
@@ -165,7 +176,8 @@ impl Changes {
     pub fn create_veth(&mut self, veth: &NewVeth<'_>) {
         self.messages.push(format!("create veth {}", veth.name), libc::RTM_NEWLINK, NEW, |message| {
             message.fixed(&fixed(0, libc::IFF_UP as u32));
-            names(message, veth.name, None, veth.mtu);
+            names(message, veth.name, veth.mac, veth.mtu);
+            message.put_u32(libc::IFLA_GROUP, veth.group);
             if let Some(master) = veth.master {
                 message.put_u32(libc::IFLA_MASTER, master);
             }
@@ -184,12 +196,21 @@ impl Changes {
 
     /// Lets a port of a bridge get back what it sent itself: a pod that reaches itself through a translated address.
     pub fn hairpin(&mut self, port: &str) {
-        self.messages.push(format!("set hairpin mode of {port}"), libc::RTM_NEWLINK, CHANGE, |message| {
+        self.set_of_port(format!("set hairpin mode of {port}"), port, BRIDGE_PORT_HAIRPIN);
+    }
+
+    /// Lets a port of a bridge reach only those ports that are not isolated, and the machine itself.
+    pub fn isolate(&mut self, port: &str) {
+        self.set_of_port(format!("isolate {port}"), port, BRIDGE_PORT_ISOLATED);
+    }
+
+    fn set_of_port(&mut self, what: String, port: &str, setting: u16) {
+        self.messages.push(what, libc::RTM_NEWLINK, CHANGE, |message| {
             message.fixed(&fixed(0, 0));
             message.put_str(libc::IFLA_IFNAME, port);
             message.nest(libc::IFLA_LINKINFO, |info| {
                 info.put_str(INFO_SLAVE_KIND, "bridge");
-                info.nest(INFO_SLAVE_DATA, |data| data.put(BRIDGE_PORT_HAIRPIN, &[1]));
+                info.nest(INFO_SLAVE_DATA, |data| data.put(setting, &[1]));
             });
         });
     }
@@ -206,6 +227,13 @@ impl Changes {
     pub fn set_up(&mut self, index: u32) {
         self.messages.push(format!("set link {index} up"), libc::RTM_NEWLINK, CHANGE, |message| {
             message.fixed(&fixed(index, libc::IFF_UP as u32));
+        });
+    }
+
+    /// Lets a link take in what is for others too.
+    pub fn set_promiscuous(&mut self, index: u32) {
+        self.messages.push(format!("set link {index} promiscuous"), libc::RTM_NEWLINK, CHANGE, |message| {
+            message.fixed(&fixed(index, libc::IFF_PROMISC as u32));
         });
     }
 
@@ -301,20 +329,26 @@ fn parse(body: &[u8]) -> Option<Link> {
     let attributes = body.get(FIXED_LEN..)?;
     let number = |kind| attribute(attributes, kind).and_then(|value| u32_at(value, 0));
     let info = attribute(attributes, libc::IFLA_LINKINFO);
+    let of_port = |setting| {
+        let value = info.and_then(|info| attribute(attribute(info, INFO_SLAVE_DATA)?, setting));
+        value.is_some_and(|value| value == [1])
+    };
+    let flags = u32_at(body, 8)?;
     Some(Link {
         index: u32_at(body, 4)?,
         name: attribute(attributes, libc::IFLA_IFNAME).map(text)?,
         kind: info.and_then(|info| attribute(info, libc::IFLA_INFO_KIND)).map(text).unwrap_or_default(),
         mac: attribute(attributes, libc::IFLA_ADDRESS).and_then(|value| value.try_into().ok()).map(Mac),
         mtu: number(libc::IFLA_MTU).unwrap_or(0),
-        up: u32_at(body, 8)? & libc::IFF_UP as u32 != 0,
+        up: flags & libc::IFF_UP as u32 != 0,
         master: number(libc::IFLA_MASTER),
         tunnel: info.and_then(|info| tunnel(attribute(info, libc::IFLA_INFO_DATA)?)),
         peer: number(libc::IFLA_LINK),
         peer_netns: number(libc::IFLA_LINK_NETNSID),
-        hairpin: info
-            .and_then(|info| attribute(attribute(info, INFO_SLAVE_DATA)?, BRIDGE_PORT_HAIRPIN))
-            .is_some_and(|value| value == [1]),
+        hairpin: of_port(BRIDGE_PORT_HAIRPIN),
+        isolated: of_port(BRIDGE_PORT_ISOLATED),
+        promiscuous: flags & libc::IFF_PROMISC as u32 != 0,
+        group: number(libc::IFLA_GROUP).unwrap_or(0),
     })
 }
 

@@ -13,6 +13,7 @@ const FIB_RESULT_ADDRESS_TYPE: u32 = 3;
 const FIB_OF_DESTINATION: u32 = 1 << 1;
 const CT_STATE: u32 = 0;
 const CT_STATUS: u32 = 2;
+const LOOKUP_INVERTED: u32 = 1;
 const NAT_RANDOM_FULLY: u32 = 1 << 4;
 
 /// Writes one expression as an item of a list.
@@ -44,6 +45,10 @@ pub(super) fn write(item: &mut Attributes<'_>, expr: &Expr) {
             ("lookup", vec![(1, Value::Text(name)), (2, Value::Number(key.number())), (3, Value::Number(to.number()))])
         }
         Expr::Set(name, key) => ("lookup", vec![(1, Value::Text(name)), (2, Value::Number(key.number()))]),
+        Expr::NotSet(name, key) => (
+            "lookup",
+            vec![(1, Value::Text(name)), (2, Value::Number(key.number())), (5, Value::Number(LOOKUP_INVERTED))],
+        ),
         Expr::DestinationType(to) => (
             "fib",
             vec![

@@ -57,6 +57,8 @@ pub enum Meta {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Base {
+    /// Ethernet's: the source is at byte 6.
+    Link = libc::NFT_PAYLOAD_LL_HEADER as u32,
     /// IPv4's or IPv6's.
     Network = libc::NFT_PAYLOAD_NETWORK_HEADER as u32,
     /// TCP's, UDP's…
@@ -95,6 +97,8 @@ pub enum Expr {
     Map(String, Register, Register),
     /// Goes on if the set has the key that begins in the register.
     Set(String, Register),
+    /// Goes on if the set does not have the key that begins in the register.
+    NotSet(String, Register),
     /// Loads the type of the destination address as the routing tables see it, such as local (`RTN_LOCAL`).
     DestinationType(Register),
     /// Loads the bit of the state that the connection is in.

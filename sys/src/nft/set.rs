@@ -44,6 +44,10 @@ pub enum Field {
     Protocol,
     /// `inet_service`: a port.
     Port,
+    /// `ether_addr`
+    Mac,
+    /// `ifname`, filled up with zero bytes.
+    LinkName,
 }
 
 impl Field {
@@ -54,6 +58,8 @@ impl Field {
             Self::Ipv6 => (8, 16),
             Self::Protocol => (12, 1),
             Self::Port => (13, 2),
+            Self::Mac => (9, 6),
+            Self::LinkName => (41, libc::IFNAMSIZ as u32),
         }
     }
 }

@@ -30,12 +30,21 @@ impl Bridge {
             Some(link) if link.hairpin != self.hairpin => {
                 return Err(call.mismatch(format!("hairpin mode of {name} is not as configured")));
             }
+            Some(link) if link.isolated != self.isolated => {
+                return Err(call.mismatch(format!("isolation of {name} is not as configured")));
+            }
             Some(_) => {}
             None => return Err(call.mismatch(format!("{name} is gone"))),
         }
         let addresses = outside.addresses(bridge.index)?;
         if let Some(gateway) = self.gateways(result).iter().find(|gateway| !addresses.contains(gateway)) {
             return Err(call.mismatch(format!("{} has lost its address {gateway}", self.name)));
+        }
+        if self.promiscuous && !bridge.promiscuous {
+            return Err(call.mismatch(format!("{} is not promiscuous any more", self.name)));
+        }
+        if !self.sources_stand(call.site, &call.owner(), result)? {
+            return Err(call.mismatch("the nft table that checks hardware addresses is gone or changed".to_owned()));
         }
         let table = masquerade::table(call.site.network, &self.subnets(result), &self.inside);
         if self.masquerade && !call.site.nft(|nft| table.stands_whole(nft))? {

@@ -18,16 +18,7 @@ const MTU_MIN: u32 = 68;
 /// The smallest MTU over which IPv6 can be spoken (RFC 8200).
 const MTU_MIN_V6: u32 = 1280;
 /// Options of the reference plugin that change what a network does and that are not built in.
-const NOT_BUILT_IN: &[&str] = &[
-    "vlan",
-    "vlanTrunk",
-    "macspoofchk",
-    "promiscMode",
-    "portIsolation",
-    "disableContainerInterface",
-    "enabledad",
-    "forceAddress",
-];
+const NOT_BUILT_IN: &[&str] = &["vlan", "vlanTrunk", "disableContainerInterface"];
 
 /// A bridge and how pods are attached to it.
 #[derive(Debug, Clone)]
@@ -42,6 +33,16 @@ pub(crate) struct Bridge {
     /// Where pods are seen as themselves though they are masqueraded elsewhere: other nodes' pods.
     pub(super) inside: Vec<IpNetwork>,
     pub(super) hairpin: bool,
+    /// Whether pods reach the host and the outside, but not each other.
+    pub(super) isolated: bool,
+    /// Whether the bridge takes in what is for others: another way to hairpin.
+    pub(super) promiscuous: bool,
+    /// Whether the bridge's addresses make room for the gateways.
+    pub(super) forces_address: bool,
+    /// Whether addresses of version 6 wait until it is known that nobody else has them.
+    pub(super) probes: bool,
+    /// Whether frames from a pod must have the pod's own hardware address.
+    pub(super) checks_source: bool,
     pub(super) mtu: Option<u32>,
     pub(crate) ipam: Ipam,
     /// Name servers, if the plugin object tells them.
@@ -59,6 +60,10 @@ impl Bridge {
         if let Some(other) = fields.text("ipMasqBackend")?.filter(|word| !matches!(*word, "iptables" | "nftables")) {
             return Err(fields.error("ipMasqBackend", format!("{other:?} is not known; use \"nftables\"")));
         }
+        let (hairpin, promiscuous) = (fields.flag("hairpinMode")?, fields.flag("promiscMode")?);
+        if hairpin && promiscuous {
+            return Err(fields.error("promiscMode", "cannot be set together with hairpinMode"));
+        }
         let ipam = Ipam::parse(fields)?;
         let is_default_gateway = fields.flag("isDefaultGateway")?;
         Ok(Self {
@@ -67,7 +72,12 @@ impl Bridge {
             is_default_gateway,
             masquerade: fields.flag("ipMasq")?,
             inside: inside(fields)?,
-            hairpin: fields.flag("hairpinMode")?,
+            hairpin,
+            isolated: fields.flag("portIsolation")?,
+            promiscuous,
+            forces_address: fields.flag("forceAddress")?,
+            probes: fields.flag("enabledad")?,
+            checks_source: fields.flag("macspoofchk")?,
             mtu: mtu(fields, &ipam)?,
             ipam,
             dns: dns::parse(fields)?,

@@ -1,7 +1,10 @@
 //! The bridge's links: made, joined, given addresses and routes, deleted.
 
 use std::net::IpAddr;
+use std::thread;
+use std::time::Instant;
 
+use berth_sys::netlink::addr::Probe;
 use berth_sys::netlink::link::{Link, Mac, NewBridge, NewVeth};
 use berth_sys::netlink::route::Way;
 use berth_sys::netlink::{self, Changes, Route as Netlink};
@@ -10,8 +13,10 @@ use nix::errno::Errno;
 
 use super::Bridge;
 use crate::Error;
+use crate::attachment::group_of;
 use crate::call::Call;
 use crate::host::Host;
+use crate::limits::{PROBE_AGAIN, PROBE_WAIT_MAX};
 use crate::spec::result::{AddResult, IpConfig};
 
 impl Bridge {
@@ -29,13 +34,33 @@ impl Bridge {
         if !link.up {
             changes.set_up(link.index);
         }
+        if self.promiscuous && !link.promiscuous {
+            changes.set_promiscuous(link.index);
+        }
         let wanted = self.gateways(result);
         if !wanted.is_empty() {
             let found = outside.addresses(link.index)?;
+            if self.forces_address {
+                let in_the_way = found.iter().filter(|one| !wanted.contains(one) && self.is_in_the_way(one, &wanted));
+                in_the_way.for_each(|one| changes.delete_address(link.index, *one));
+            }
             wanted.into_iter().filter(|one| !found.contains(one)).for_each(|one| changes.add_address(link.index, one));
         }
         outside.apply(changes)?;
         Ok(link)
+    }
+
+    /// As the reference has it: any other address of version 4, and one of version 6 whose network overlaps.
+    fn is_in_the_way(&self, address: &IpNetwork, wanted: &[IpNetwork]) -> bool {
+        // Gateways of other ranges of this configuration stay.
+        let is_own = self.ipam.subnets().iter().any(|subnet| subnet.contains(address.ip()));
+        let is_gateway = is_own && !wanted.iter().any(|gateway| gateway.contains(address.ip()));
+        let overlaps = |gateway: &IpNetwork| match (gateway, address) {
+            (IpNetwork::V4(_), IpNetwork::V4(_)) => true,
+            (IpNetwork::V6(gateway), IpNetwork::V6(address)) => gateway.overlaps(*address),
+            _ => false,
+        };
+        !is_gateway && wanted.iter().any(overlaps)
     }
 
     fn create_bridge(&self, outside: &mut Netlink, host: &Host, result: &AddResult) -> Result<Link, Error> {
@@ -69,6 +94,8 @@ impl Bridge {
         let name = call.owner().host_name();
         let veth = NewVeth {
             name: &name,
+            mac: Some(call.owner().host_mac()),
+            group: group_of(call.site.network),
             master: Some(bridge.index),
             mtu: self.mtu,
             peer_name: &call.attachment.ifname,
@@ -79,9 +106,7 @@ impl Bridge {
         let create = || {
             let mut changes = Changes::new();
             changes.create_veth(&veth);
-            if self.hairpin {
-                changes.hairpin(&name);
-            }
+            self.set_port(&mut changes, &name);
             changes
         };
         match outside.apply(create()) {
@@ -99,20 +124,68 @@ impl Bridge {
     }
 }
 
+impl Bridge {
+    /// What a port is like.
+    fn set_port(&self, changes: &mut Changes, name: &str) {
+        if self.hairpin {
+            changes.hairpin(name);
+        }
+        if self.isolated {
+            changes.isolate(name);
+        }
+    }
+
+    /// Makes the host's end of a pair a port of the bridge again; one that is gone stays so.
+    pub(super) fn join(&self, outside: &mut Netlink, name: &str, bridge: &Link) -> Result<(), Error> {
+        let Some(link) = outside.link(name)? else { return Ok(()) };
+        let mut changes = Changes::new();
+        changes.set_master(link.index, bridge.index);
+        self.set_port(&mut changes, name);
+        Ok(outside.apply(changes)?)
+    }
+}
+
 /// Addresses and routes inside the namespace. The interface there is returned; routes without a gateway get theirs.
-pub(super) fn configure(call: &Call<'_>, result: &mut AddResult) -> Result<Link, Error> {
+pub(super) fn configure(call: &Call<'_>, result: &mut AddResult, probes: bool) -> Result<Link, Error> {
     let mut inside = call.inside()?;
     let name = &call.attachment.ifname;
     let link = inside.link(name)?.ok_or_else(|| call.mismatch(format!("{name} vanished while it was set up")))?;
     let mut changes = Changes::new();
-    result.ips.iter().for_each(|ip| changes.add_address(link.index, ip.address));
+    for ip in &result.ips {
+        if probes {
+            changes.add_probed_address(link.index, ip.address);
+        } else {
+            changes.add_address(link.index, ip.address);
+        }
+    }
     changes.set_up(link.index);
+    if probes {
+        inside.apply(std::mem::take(&mut changes))?;
+        settle(call, &mut inside, &link)?;
+    }
     for route in &mut result.routes {
         route.gw = route.gw.or_else(|| gateway_for(&route.dst, &result.ips));
         changes.add_route(&Way { to: route.dst, via: route.gw, link: link.index });
     }
     inside.apply(changes)?;
     Ok(link)
+}
+
+/// Waits until the kernel knows of each address whether it has another owner.
+fn settle(call: &Call<'_>, inside: &mut Netlink, link: &Link) -> Result<(), Error> {
+    let deadline = Instant::now() + PROBE_WAIT_MAX;
+    loop {
+        let probes = inside.probes(link.index)?;
+        let refuse = |address, why: &str| Err(call.mismatch(format!("address {address} of {} {why}", link.name)));
+        match probes.iter().find(|(_, probe)| *probe == Probe::Taken).or(probes.first()) {
+            None => return Ok(()),
+            Some((address, Probe::Taken)) => return refuse(address, "has another owner on the link"),
+            Some((address, Probe::Going)) if Instant::now() >= deadline => {
+                return refuse(address, "is not known to be free in time");
+            }
+            Some(_) => thread::sleep(PROBE_AGAIN),
+        }
+    }
 }
 
 /// Takes the addresses from an interface that stays until its namespace goes: nobody speaks with an address that is not
@@ -123,17 +196,6 @@ pub(super) fn silence(call: &Call<'_>, result: &AddResult) {
     let mut changes = Changes::new();
     result.ips.iter().for_each(|ip| changes.delete_address(link.index, ip.address));
     let _ = inside.apply(changes);
-}
-
-/// Makes the host's end of a pair a port of the bridge again; one that is gone stays so.
-pub(super) fn join(outside: &mut Netlink, name: &str, bridge: &Link, hairpin: bool) -> Result<(), Error> {
-    let Some(link) = outside.link(name)? else { return Ok(()) };
-    let mut changes = Changes::new();
-    changes.set_master(link.index, bridge.index);
-    if hairpin {
-        changes.hairpin(name);
-    }
-    Ok(outside.apply(changes)?)
 }
 
 /// Deletes links; those that are gone are deleted.

@@ -12,6 +12,7 @@
 mod check;
 mod config;
 mod links;
+mod spoof;
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -24,7 +25,7 @@ use super::masquerade;
 use super::own_table::{self, table_name};
 use super::wishes::Wishes;
 use crate::Error;
-use crate::attachment::{HOST_NAME_PREFIX, Owner};
+use crate::attachment::{HOST_NAME_PREFIX, Owner, group_of};
 use crate::cache::Record;
 use crate::call::Call;
 use crate::host::Host;
@@ -60,7 +61,8 @@ impl Bridge {
             call.site.nft(|nft| table.ensure(nft, call.site))?;
         }
         self.connect(call, &mut outside, &bridge, &result, wishes.mac)?;
-        let inside = links::configure(call, &mut result)?;
+        let inside = links::configure(call, &mut result, self.probes)?;
+        self.check_source(call.site, &call.owner(), inside.mac)?;
         result.interfaces = interfaces(call, &bridge, &inside);
         result.ips.iter_mut().for_each(|ip| ip.interface = Some(2));
         Ok(result)
@@ -97,14 +99,15 @@ impl Bridge {
         for record in records {
             let name = record.attachment.owner().host_name();
             if !ports.contains(&name) {
-                links::join(&mut outside, &name, &bridge, self.hairpin)?;
+                self.join(&mut outside, &name, &bridge)?;
             }
         }
         Ok(())
     }
 
-    /// The table, for those who are attached.
+    /// The tables, for those who are attached.
     pub(crate) fn repair_table(&self, site: Site<'_>, records: &[Record]) -> Result<(), Error> {
+        self.repair_sources(site, records)?;
         let Some(first) = records.first().filter(|_| self.masquerade) else { return Ok(()) };
         let table = masquerade::table(site.network, &self.subnets(&first.result), &self.inside);
         site.nft(|nft| table.ensure_whole(nft, site)).map(drop)
@@ -112,12 +115,13 @@ impl Bridge {
 
     /// DEL. `result` is what ADD gave, if that is known.
     pub(crate) fn del(&self, call: &Call<'_>, result: Option<&AddResult>, interfaces: Interfaces) -> Result<(), Error> {
+        let forgotten = self.forget_source(call.site, &call.owner());
         if interfaces == Interfaces::Delete {
             links::delete(&mut Netlink::open()?, &[call.owner().host_name()])?;
         } else if let Some(result) = result {
             links::silence(call, result);
         }
-        self.ipam.del(call, result)
+        self.ipam.del(call, result).and(forgotten)
     }
 
     /// Whether ADD has a chance: the kernel answers, and an address is left.
@@ -132,14 +136,16 @@ impl Bridge {
     /// Frees addresses and deletes interfaces of everybody who is not among the valid.
     pub(crate) fn gc(&self, site: Site<'_>, valid: &HashSet<Owner>) -> Result<(), Error> {
         let mut outside = Netlink::open()?;
+        let names: HashSet<String> = valid.iter().map(Owner::host_name).collect();
         if let Some(bridge) = outside.link(&self.name)? {
-            let names: HashSet<String> = valid.iter().map(Owner::host_name).collect();
-            let ports = outside.ports(bridge.index)?.into_iter().map(|port| port.name);
-            let stale: Vec<_> =
-                ports.filter(|name| name.starts_with(HOST_NAME_PREFIX) && !names.contains(name)).collect();
+            let group = group_of(site.network);
+            let is_own = |port: &Link| port.name.starts_with(HOST_NAME_PREFIX) && port.group == group;
+            let ports = outside.ports(bridge.index)?.into_iter().filter(is_own).map(|port| port.name);
+            let stale: Vec<_> = ports.filter(|name| !names.contains(name)).collect();
             links::delete(&mut outside, &stale)?;
         }
-        self.ipam.gc(site, valid)
+        let forgotten = self.forget_sources(site, &|name| !names.contains(name));
+        self.ipam.gc(site, valid).and(forgotten)
     }
 
     /// The host's side of the network is taken away: the bridge, if it was made for it, and the table.
@@ -148,6 +154,9 @@ impl Bridge {
             links::delete(&mut Netlink::open()?, std::slice::from_ref(&self.name))?;
         }
         site.nft(|nft| own_table::remove(nft, &table_name(site.network)))?;
+        if self.checks_source {
+            site.nft(|nft| spoof::remove(nft, site.network))?;
+        }
         self.ipam.remove(site)
     }
 }
@@ -187,7 +196,7 @@ fn interfaces(call: &Call<'_>, bridge: &Link, inside: &Link) -> Vec<Interface> {
     };
     vec![
         interface(bridge.name.clone(), bridge.mac, bridge.mtu, String::new()),
-        interface(call.owner().host_name(), None, inside.mtu, String::new()),
+        interface(call.owner().host_name(), Some(call.owner().host_mac()), inside.mtu, String::new()),
         interface(inside.name.clone(), inside.mac, inside.mtu, call.attachment.netns.to_string_lossy().into_owned()),
     ]
 }

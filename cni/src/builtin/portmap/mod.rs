@@ -264,18 +264,7 @@ fn addition(site: Site<'_>, elements: &Elements) -> Batch {
 }
 
 fn delete_where(nft: &mut Nft, site: Site<'_>, stale: &dyn Fn(&str) -> bool) -> Result<(), Error> {
-    let name = table_name(site.network);
-    let mut batch = Batch::new();
-    for map in MAPS {
-        let mut elements = nft.elements(own_table::table(&name), map)?;
-        elements.retain(|element| stale(&element.comment));
-        batch.delete_elements(own_table::table(&name), map, &elements);
-    }
-    match nft.commit(batch) {
-        // Somebody flushed the table meanwhile.
-        Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(()),
-        other => Ok(other?),
-    }
+    own_table::delete_elements(nft, own_table::table(&table_name(site.network)), &MAPS, stale)
 }
 
 fn is_taken(error: &berth_sys::netlink::Error) -> bool {
