@@ -48,7 +48,8 @@ pub(crate) const NFT_SOCKETS_MAX: usize = 4;
 pub(crate) const FILTER_RACES_MAX: usize = 8;
 /// How often the ways to other nodes are looked at and mended in one go: a device first, then what stands on it.
 pub(crate) const RECONCILE_PASSES_MAX: usize = 6;
-
+/// Versions that one configuration may offer.
+pub(crate) const CNI_VERSIONS_MAX: usize = 64;
 /// How long the kernel may take to find out whether an address of version 6 has another owner; by its defaults, two seconds.
 pub(crate) const PROBE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How often it is asked.

@@ -12,7 +12,7 @@ use crate::attachment::is_id;
 use crate::builtin::Plugin;
 use crate::builtin::ipam::Ipam;
 use crate::cache::files;
-use crate::limits::{CONFIG_BYTES_MAX, CONFIG_FILES_MAX, NAME_BYTES_MAX, PLUGINS_MAX};
+use crate::limits::{CNI_VERSIONS_MAX, CONFIG_BYTES_MAX, CONFIG_FILES_MAX, NAME_BYTES_MAX, PLUGINS_MAX};
 use crate::spec::VERSIONS;
 use crate::spec::fields::Fields;
 
@@ -79,10 +79,7 @@ impl List {
 
 /// Name and version of a network.
 fn head(fields: &Fields<'_>) -> Result<(String, String), Error> {
-    let version = fields.required("cniVersion")?;
-    if !VERSIONS.contains(&version) {
-        return Err(Error::Version { found: version.to_owned() });
-    }
+    let version = version(fields)?;
     let name = fields.required("name")?;
     if !is_id(name) || name.len() > NAME_BYTES_MAX {
         let problem = format!(
@@ -93,15 +90,69 @@ fn head(fields: &Fields<'_>) -> Result<(String, String), Error> {
     Ok((name.to_owned(), version.to_owned()))
 }
 
-/// The text of the first list in a folder, by name; `None` if there is none, or no folder.
+/// The newest version that the configuration supports and that is spoken here (section 1, "Version considerations").
+fn version<'a>(fields: &Fields<'a>) -> Result<&'a str, Error> {
+    let mut offered = Vec::new();
+    for (field, value) in fields.list("cniVersions", CNI_VERSIONS_MAX)? {
+        let problem = || format!("{value} is no version such as \"1.1.0\"");
+        offered.push(value.as_str().ok_or_else(|| Error::Config { field, problem: problem() })?);
+    }
+    match fields.text("cniVersion")? {
+        Some(version) => offered.push(version),
+        None if offered.is_empty() => return Err(fields.error("cniVersion", "is missing")),
+        None => {}
+    }
+    let spoken = VERSIONS.iter().rev().find_map(|spoken| offered.iter().find(|version| *version == spoken));
+    spoken.copied().ok_or_else(|| Error::Version { found: offered.join(", ") })
+}
+
+/// The text of the first list in a folder, by name, with the plugins that lie beside it; `None` if there is none, or no
+/// folder.
 pub(crate) fn first_in(folder: &Path) -> Result<Option<(PathBuf, Vec<u8>)>, Error> {
-    let is_list = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "conflist");
-    let Some(path) = files(folder)?.into_iter().take(CONFIG_FILES_MAX).find(is_list) else { return Ok(None) };
-    let mut text = Vec::new();
-    File::open(&path)
-        .and_then(|file| file.take(CONFIG_BYTES_MAX as u64 + 1).read_to_end(&mut text))
-        .map_err(Error::io("read", &path))?;
+    let Some(path) = with_extension(folder, "conflist")?.into_iter().next() else { return Ok(None) };
+    let text = read(&path)?;
+    // What is wrong with it is told when it is parsed.
+    let text = match serde_json::from_slice(&text) {
+        Ok(list) => with_plugins_of_files(folder, list)?.unwrap_or(text),
+        Err(_) => text,
+    };
     Ok(Some((path, text)))
+}
+
+/// A list with those plugins that have files of their own, in a folder that is called as the network; `None` if there are
+/// none, or the list does without (`loadOnlyInlinedPlugins`).
+fn with_plugins_of_files(folder: &Path, mut list: Map<String, Value>) -> Result<Option<Vec<u8>>, Error> {
+    let fields = Fields::top(&list);
+    let Some(name) = fields.text("name")?.filter(|name| is_id(name)) else { return Ok(None) };
+    if fields.flag("loadOnlyInlinedPlugins")? {
+        return Ok(None);
+    }
+    let files = with_extension(&folder.join(name), "conf")?;
+    if files.is_empty() {
+        return Ok(None);
+    }
+    let plugins = list.entry("plugins").or_insert_with(|| json!([]));
+    for path in files {
+        let plugin: Value = serde_json::from_slice(&read(&path)?)
+            .map_err(|source| Error::Decode { what: path.display().to_string(), source })?;
+        if let Some(plugins) = plugins.as_array_mut() {
+            plugins.push(plugin);
+        }
+    }
+    Ok(Some(Value::Object(list).to_string().into_bytes()))
+}
+
+fn with_extension(folder: &Path, wanted: &str) -> Result<Vec<PathBuf>, Error> {
+    let mut files = files(folder)?;
+    files.truncate(CONFIG_FILES_MAX);
+    files.retain(|path| path.extension().is_some_and(|extension| extension == wanted));
+    Ok(files)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    let mut text = Vec::new();
+    let file = File::open(path).and_then(|file| file.take(CONFIG_BYTES_MAX as u64 + 1).read_to_end(&mut text));
+    file.map(|_| text).map_err(Error::io("read", path))
 }
 
 /// The list of the built-in network.
@@ -126,4 +177,67 @@ pub(crate) fn builtin(name: &str, bridge: &str, ranges: &[IpNetwork], mtu: Optio
             {"type": "firewall"},
         ],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn parse(head: &str) -> Result<List, Error> {
+        let list = format!(r#"{{{head}, "name": "pods", "plugins": [{{"type": "loopback"}}]}}"#);
+        List::parse(list.as_bytes())
+    }
+
+    #[test]
+    fn the_newest_version_that_both_sides_speak_is_taken() {
+        for (head, version) in [
+            (r#""cniVersion": "0.4.0""#, "0.4.0"),
+            (r#""cniVersion": "0.4.0", "cniVersions": ["0.3.1", "1.0.0"]"#, "1.0.0"),
+            (r#""cniVersion": "1.1.0", "cniVersions": ["0.4.0", "9.0.0"]"#, "1.1.0"),
+            (r#""cniVersions": ["0.3.1", "9.0.0"]"#, "0.3.1"),
+            (r#""cniVersion": "9.0.0", "cniVersions": ["1.0.0"]"#, "1.0.0"),
+        ] {
+            assert_eq!(parse(head).unwrap().version, version, "{head}");
+        }
+        for (head, code, why) in [
+            (r#""cniVersion": "9.0.0", "cniVersions": ["8.0.0"]"#, 1, "8.0.0, 9.0.0"),
+            (r#""cniVersions": []"#, 7, "cniVersion"),
+            (r#""cniVersions": ["1.0.0", 7]"#, 7, "cniVersions[1]"),
+            (r#""cniVersions": "1.0.0""#, 7, "cniVersions"),
+        ] {
+            let error = parse(head).unwrap_err();
+            assert!(error.code() == code && error.to_string().contains(why), "{head}: {error}");
+        }
+    }
+
+    #[test]
+    fn plugins_of_files_are_behind_those_of_the_list() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        let head = r#""cniVersion": "1.1.0", "name": "pods""#;
+        write("10-pods.conflist", &format!(r#"{{{head}, "plugins": [{{"type": "loopback"}}]}}"#));
+        fs::create_dir(folder.path().join("pods")).unwrap();
+        write("pods/20-other.conf", r#"{"type": "firewall"}"#);
+        write("pods/10-one.conf", r#"{"type": "portmap"}"#);
+        write("pods/readme", "no plugin");
+        let first = || first_in(folder.path()).unwrap().unwrap().1;
+        let count = || List::parse(&first()).unwrap().plugins.len();
+        assert_eq!(count(), 3);
+        let types = String::from_utf8(first()).unwrap();
+        assert!(types.find("loopback") < types.find("portmap") && types.find("portmap") < types.find("firewall"));
+        write(
+            "10-pods.conflist",
+            &format!(r#"{{{head}, "loadOnlyInlinedPlugins": true, "plugins": [{{"type": "loopback"}}]}}"#),
+        );
+        assert_eq!(count(), 1);
+        write("10-pods.conflist", &format!("{{{head}}}"));
+        assert_eq!(count(), 2, "all of them may be in files");
+        write("pods/10-one.conf", "{");
+        let error = first_in(folder.path()).unwrap_err();
+        assert!(error.code() == 6 && error.to_string().contains("10-one.conf"), "{error}");
+        write("10-pods.conflist", "{");
+        assert_eq!(first(), b"{", "it is told when it is parsed");
+    }
 }

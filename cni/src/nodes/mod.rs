@@ -134,6 +134,8 @@ impl Nodes {
                 outcome = outcome.and(match kernel.apply(changes) {
                     // It went by itself meanwhile.
                     Err(error) if step.takes_away() && error.errno().is_some_and(is_absence) => Ok(()),
+                    // Somebody was faster: the next pass sees whose it is.
+                    Err(error) if matches!(step, Step::AddRoute(_)) && error.errno() == Some(Errno::EEXIST) => Ok(()),
                     other => other,
                 });
             }

@@ -48,11 +48,13 @@ struct Wanted {
 pub(super) fn plan(settings: &Settings, peers: &[Peer], observed: &Observed) -> Plan {
     let mut plan = Plan::default();
     let mut wanted = Wanted::default();
-    for peer in peers {
-        for range in &peer.ranges {
-            if let Err(error) = wanted.lead_to(settings, peer, range, observed) {
-                plan.problem.get_or_insert(error);
-            }
+    let mut taken: Vec<(&str, IpNetwork)> = Vec::new();
+    for (peer, range) in peers.iter().flat_map(|peer| peer.ranges.iter().map(move |range| (peer, *range))) {
+        let refused = |problem: String| Error::Peer { name: peer.name.clone(), range, problem };
+        let sound = sense(settings, peers, &taken, range).map_or(Ok(()), |problem| Err(refused(problem)));
+        match sound.and_then(|()| wanted.lead_to(settings, peer, &range, observed)) {
+            Ok(()) => taken.push((&peer.name, range)),
+            Err(error) => drop(plan.problem.get_or_insert(error)),
         }
     }
     plan.devices(&wanted, observed);
@@ -61,6 +63,25 @@ pub(super) fn plan(settings: &Settings, peers: &[Peer], observed: &Observed) -> 
     // A device goes last: what stands on it would be gone before it is deleted.
     plan.steps.sort_by_key(|step| matches!(step, Step::Unmake(_)));
     plan
+}
+
+/// What is wrong with a range of pods, if anything: a route to it must lead nobody astray.
+fn sense(settings: &Settings, peers: &[Peer], taken: &[(&str, IpNetwork)], range: IpNetwork) -> Option<String> {
+    let first = range.network();
+    if range.prefix() == 0 || first.is_loopback() || first.is_multicast() || first.is_unspecified() {
+        return Some("it is no range that pods can have".to_owned());
+    }
+    let of_peers = peers.iter().flat_map(|peer| &peer.addresses);
+    let mut nodes = settings.addresses.iter().chain(&settings.sources).chain(of_peers);
+    if let Some(node) = nodes.find(|node| range.contains(**node)) {
+        return Some(format!("it holds {node}, which is an address of a node"));
+    }
+    let other = taken.iter().find(|(_, other)| overlap(*other, range));
+    other.map(|(name, other)| format!("it overlaps with {other} of node {name}"))
+}
+
+fn overlap(one: IpNetwork, other: IpNetwork) -> bool {
+    one.contains(other.network()) || other.contains(one.network())
 }
 
 impl Wanted {
@@ -161,7 +182,12 @@ impl Plan {
                     let problem = format!("there is a route of somebody else's already (proto {})", other.protocol);
                     self.problem.get_or_insert(super::wrong(&to.to_string(), problem));
                 }
-                None => self.steps.push(Step::AddRoute(*route)),
+                None => {
+                    // Never over another's, not even for a moment.
+                    let old = observed.routes.iter().find(|other| other.way.to == to);
+                    self.steps.extend(old.map(|old| Step::DeleteRoute(*old)));
+                    self.steps.push(Step::AddRoute(*route));
+                }
             }
         }
     }
@@ -267,7 +293,7 @@ mod tests {
                     observed.devices.iter_mut().filter(|link| link.index == index).for_each(|link| link.up = true);
                 }
                 Step::AddRoute(route) => {
-                    observed.routes.retain(|other| other.way.to != route.way.to);
+                    assert!(!observed.routes.iter().any(|other| other.way.to == route.way.to), "the kernel refuses it");
                     observed.routes.push(route);
                 }
                 Step::DeleteRoute(route) => observed.routes.retain(|other| *other != route),
@@ -330,6 +356,30 @@ mod tests {
         assert!(taken.routes.contains(&theirs) && taken.routes.len() == 2);
         let lone = Peer { addresses: vec!["192.0.2.5".parse().unwrap()], ..peer(5, true) };
         assert!(told(Mode::Auto, &[lone], &mut bare()).contains("it has no IPv6 address"));
+    }
+
+    #[test]
+    fn ranges_that_would_lead_astray_are_refused_and_the_rest_is_done() {
+        let told = |range: &str| {
+            let odd = Peer { ranges: vec![range.parse().unwrap()], ..peer(3, true) };
+            let mut observed = bare();
+            let error = settle(&settings(Mode::Auto), &[peer(2, true), odd], &mut observed).map(|it| it.to_string());
+            assert_eq!(observed.routes.len(), 2, "{range}");
+            error.unwrap_or_default()
+        };
+        for (range, why) in [
+            ("0.0.0.0/0", "no range that pods can have"),
+            ("127.0.0.0/8", "no range that pods can have"),
+            ("ff00::/8", "no range that pods can have"),
+            ("192.0.2.0/25", "192.0.2.1, which is an address of a node"),
+            ("10.1.0.0/24", "10.1.0.1, which is an address of a node"),
+            ("2001:db8::/32", "which is an address of a node"),
+            ("10.2.0.128/25", "it overlaps with 10.2.0.0/24 of node node2"),
+            ("10.2.0.0/23", "it overlaps with 10.2.0.0/24 of node node2"),
+        ] {
+            let error = told(range);
+            assert!(error.contains("node3") && error.contains(why), "{range}: {error}");
+        }
     }
 
     proptest! {

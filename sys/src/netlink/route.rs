@@ -40,12 +40,17 @@ pub struct Owned {
 impl Changes {
     /// Adds a route, or replaces the one to the same network.
     pub fn add_route(&mut self, way: &Way) {
-        self.add_owned_route(&Owned { way: *way, protocol: libc::RTPROT_STATIC, source: None, onlink: false });
+        let route = Owned { way: *way, protocol: libc::RTPROT_STATIC, source: None, onlink: false };
+        self.new_route(libc::NLM_F_REPLACE, &route);
     }
 
-    /// As [`Self::add_route`], with an owner.
+    /// Adds a route with an owner; refused with `EEXIST` if there is one to the same network, whoever's that is.
     pub fn add_owned_route(&mut self, route: &Owned) {
-        let flags = libc::NLM_F_REQUEST | libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
+        self.new_route(libc::NLM_F_EXCL, route);
+    }
+
+    fn new_route(&mut self, flag: i32, route: &Owned) {
+        let flags = libc::NLM_F_REQUEST | libc::NLM_F_ACK | libc::NLM_F_CREATE | flag;
         self.route(format!("add route to {}", route.way.to), libc::RTM_NEWROUTE, flags, route);
     }
 
