@@ -1,12 +1,13 @@
 //! What a network changed on the host, remembered in `host/<network>.json` before it is changed, so that removing the
 //! network leaves the host as it was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use berth_sys::file::{self, Durability};
+use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -31,6 +32,8 @@ struct Changed {
     bridges: Vec<String>,
     /// Settings, and what they were.
     settings: BTreeMap<String, String>,
+    /// Subnets that only results told of.
+    subnets: BTreeSet<IpNetwork>,
 }
 
 impl Host {
@@ -99,6 +102,20 @@ impl Host {
     /// The bridges that were made.
     pub(crate) fn bridges(&self) -> Result<Vec<String>, Error> {
         Ok(self.read()?.bridges)
+    }
+
+    /// All subnets that pods were ever given addresses of, after these: a foreign plugin tells of one pod's at a time, and the
+    /// tables are for all.
+    pub(crate) fn learn(&self, subnets: &[IpNetwork]) -> Result<Vec<IpNetwork>, Error> {
+        let knows = |changed: &Changed| subnets.iter().all(|subnet| changed.subnets.contains(subnet));
+        let mut changed = self.read()?;
+        if !knows(&changed) {
+            let _lock = self.lock()?;
+            changed = self.read()?;
+            changed.subnets.extend(subnets);
+            self.write(&changed)?;
+        }
+        Ok(changed.subnets.into_iter().collect())
     }
 
     /// Sets back what was changed, and forgets it.

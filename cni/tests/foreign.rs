@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use berth_cni::{Dirs, Network};
-use harness::{Host, Netns, attachment, eventually};
+use harness::{Host, Netns, attachment, eventually, join, pod_with_ports, talk};
 use serde_json::{Value, json};
 
 /// A host with a folder of plugins, and a list that has the built-in bridge and then the plugin `other`.
@@ -143,4 +143,46 @@ fn the_bridge_takes_addresses_of_a_foreign_ipam() {
     drop(pod);
     eventually(|| if host.ports().is_empty() { Ok(()) } else { Err("a port is left".to_owned()) });
     host.netns.run(|| network.remove()).unwrap();
+}
+
+#[test]
+fn pods_of_each_subnet_that_a_foreign_ipam_gives_are_masqueraded() {
+    let (host, bin) = (Host::new(), tempfile::tempdir().unwrap());
+    write(
+        &bin.path().join("leases"),
+        r#"subnet=10.88.${CNI_CONTAINERID#pod}
+        [ $CNI_COMMAND = ADD ] && echo "{\"cniVersion\": \"1.1.0\", \"ips\": [{\"address\": \"$subnet.7/24\", \"gateway\": \"$subnet.1\"}]}"
+        exit 0"#,
+    );
+    let list = json!({"cniVersion": "1.1.0", "name": "pods", "plugins": [
+        {"type": "bridge", "bridge": "berth0", "isDefaultGateway": true, "ipMasq": true,
+            "hairpinMode": true, "ipam": {"type": "leases"}},
+        {"type": "portmap", "capabilities": {"portMappings": true}},
+    ]});
+    let dirs = Dirs { state: host.state.path().to_owned(), bin: vec![bin.path().to_owned()] };
+    let network = Network::parse(list.to_string().as_bytes(), dirs).unwrap();
+    let outside = Netns::new();
+    join(&host.netns, "up0", &["192.0.2.1/24"], &outside, "up0", &["192.0.2.9/24"]);
+    let pod = |number: u32| {
+        pod_with_ports(
+            &host,
+            &network,
+            &format!("pod{number}"),
+            &format!(r#"[{{"hostPort": 808{number}, "containerPort": 80, "protocol": "tcp"}}]"#),
+        )
+    };
+    let (one, two) = (pod(1), pod(2));
+    let at = |ip: &str, port| std::net::SocketAddr::new(ip.parse().unwrap(), port);
+    for pod in [&one, &two] {
+        let seen = talk(&pod.netns, at("192.0.2.9", 80), &outside, at("0.0.0.0", 80)).unwrap();
+        assert_eq!(seen.to_string(), "192.0.2.1");
+        host.netns.run(|| network.check(&pod.attachment)).unwrap();
+    }
+    talk(&outside, at("192.0.2.1", 8081), &one.netns, at("0.0.0.0", 80)).unwrap();
+    // From itself through the host.
+    talk(&one.netns, at("192.0.2.1", 8081), &one.netns, at("0.0.0.0", 80)).unwrap();
+    host.del(&network, &two.attachment).unwrap();
+    host.netns.run(|| network.check(&one.attachment)).unwrap();
+    host.netns.run(|| network.repair()).unwrap();
+    host.netns.run(|| network.check(&one.attachment)).unwrap();
 }

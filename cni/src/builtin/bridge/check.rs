@@ -4,7 +4,6 @@ use berth_sys::netlink::Route as Netlink;
 
 use super::Bridge;
 use crate::Error;
-use crate::builtin::masquerade;
 use crate::call::Call;
 use crate::spec::result::{AddResult, Route};
 
@@ -46,9 +45,11 @@ impl Bridge {
         if !self.sources_stand(call.site, &call.owner(), result)? {
             return Err(call.mismatch("the nft table that checks hardware addresses is gone or changed".to_owned()));
         }
-        let table = masquerade::table(call.site.network, &self.subnets(result), &self.inside);
-        if self.masquerade && !call.site.nft(|nft| table.stands_whole(nft))? {
-            return Err(call.mismatch("the nft table that masquerades is gone or changed".to_owned()));
+        if self.masquerade {
+            let table = self.masquerades(call.site, result)?;
+            if !call.site.nft(|nft| table.stands_whole(nft))? {
+                return Err(call.mismatch("the nft table that masquerades is gone or changed".to_owned()));
+            }
         }
         Ok(())
     }

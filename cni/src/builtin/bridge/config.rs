@@ -6,7 +6,9 @@ use serde_json::{Map, Value};
 
 use crate::Error;
 use crate::builtin::ipam::{Ipam, dns};
+use crate::host::Host;
 use crate::limits::RANGES_MAX;
+use crate::site::Site;
 use crate::spec::fields::Fields;
 use crate::spec::result::AddResult;
 
@@ -85,10 +87,10 @@ impl Bridge {
         })
     }
 
-    /// The subnets that are masqueraded: all of the configuration, or those that an address was given of.
-    pub(super) fn subnets(&self, result: &AddResult) -> Vec<IpNetwork> {
+    /// The subnets that are masqueraded: all of the configuration, or those that addresses were given of.
+    pub(super) fn subnets(&self, site: Site<'_>, result: &AddResult) -> Result<Vec<IpNetwork>, Error> {
         let subnets = self.ipam.subnets();
-        if subnets.is_empty() { result.subnets() } else { subnets }
+        if subnets.is_empty() { Host::new(site).learn(&result.subnets()) } else { Ok(subnets) }
     }
 
     /// The addresses that the bridge has.

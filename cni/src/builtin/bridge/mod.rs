@@ -22,7 +22,7 @@ use berth_sys::netlink::link::{Link, Mac};
 use ipnetwork::IpNetwork;
 
 use super::masquerade;
-use super::own_table::{self, table_name};
+use super::own_table::{self, OwnTable, table_name};
 use super::wishes::Wishes;
 use crate::Error;
 use crate::attachment::{HOST_NAME_PREFIX, Owner, group_of};
@@ -57,7 +57,7 @@ impl Bridge {
             forward(&host, &result)?;
         }
         if self.masquerade {
-            let table = masquerade::table(call.site.network, &self.subnets(&result), &self.inside);
+            let table = self.masquerades(call.site, &result)?;
             call.site.nft(|nft| table.ensure(nft, call.site))?;
         }
         self.connect(call, &mut outside, &bridge, &result, wishes.mac)?;
@@ -109,8 +109,13 @@ impl Bridge {
     pub(crate) fn repair_table(&self, site: Site<'_>, records: &[Record]) -> Result<(), Error> {
         self.repair_sources(site, records)?;
         let Some(first) = records.first().filter(|_| self.masquerade) else { return Ok(()) };
-        let table = masquerade::table(site.network, &self.subnets(&first.result), &self.inside);
+        let table = self.masquerades(site, &first.result)?;
         site.nft(|nft| table.ensure_whole(nft, site)).map(drop)
+    }
+
+    /// The table that masquerades pods, the one of this result among them.
+    pub(super) fn masquerades(&self, site: Site<'_>, result: &AddResult) -> Result<OwnTable, Error> {
+        Ok(masquerade::table(site.network, &self.subnets(site, result)?, &self.inside))
     }
 
     /// DEL. `result` is what ADD gave, if that is known.

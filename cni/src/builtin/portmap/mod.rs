@@ -67,7 +67,7 @@ impl Portmap {
 
     fn forward(&self, nft: &mut Nft, site: Site<'_>, result: &AddResult, elements: &Elements) -> Result<(), Error> {
         let bridge = bridge_of(self.bridge.as_deref(), result)?;
-        if self.own_table(site.network, result, bridge.as_deref()).ensure(nft, site)? {
+        if self.own_table(site, result, bridge.as_deref())?.ensure(nft, site)? {
             self.refill(nft, site)?;
         }
         route_localnet(site, bridge.as_deref())?;
@@ -102,7 +102,7 @@ impl Portmap {
         let Some(record) = self.first_with_ports(records) else { return Ok(()) };
         let bridge = bridge_of(self.bridge.as_deref(), &record.result)?;
         // Not before the guard: without it, pods would reach the host's loopback.
-        let table = self.own_table(site.network, &record.result, bridge.as_deref());
+        let table = self.own_table(site, &record.result, bridge.as_deref())?;
         if site.nft(|nft| table.stands_whole(nft))? { route_localnet(site, bridge.as_deref()) } else { Ok(()) }
     }
 
@@ -110,7 +110,7 @@ impl Portmap {
     pub(crate) fn lacks(&self, site: Site<'_>, records: &[Record]) -> Result<bool, Error> {
         let Some(record) = self.first_with_ports(records) else { return Ok(false) };
         let bridge = bridge_of(self.bridge.as_deref(), &record.result)?;
-        let table = self.own_table(site.network, &record.result, bridge.as_deref());
+        let table = self.own_table(site, &record.result, bridge.as_deref())?;
         site.nft(|nft| {
             if !table.stands_whole(nft)? {
                 return Ok(true);
@@ -130,7 +130,7 @@ impl Portmap {
     pub(crate) fn repair_table(&self, site: Site<'_>, records: &[Record]) -> Result<(), Error> {
         let Some(record) = self.first_with_ports(records) else { return Ok(()) };
         let bridge = bridge_of(self.bridge.as_deref(), &record.result)?;
-        let table = self.own_table(site.network, &record.result, bridge.as_deref());
+        let table = self.own_table(site, &record.result, bridge.as_deref())?;
         site.nft(|nft| {
             table.ensure_whole(nft, site)?;
             self.refill(nft, site)
@@ -159,7 +159,7 @@ impl Portmap {
             return Ok(());
         }
         let bridge = bridge_of(self.bridge.as_deref(), result)?;
-        let table = self.own_table(call.site.network, result, bridge.as_deref());
+        let table = self.own_table(call.site, result, bridge.as_deref())?;
         if !call.site.nft(|nft| table.stands_whole(nft))? {
             return Err(call.mismatch(format!("the nft table {} is gone or changed", table.name)));
         }

@@ -27,8 +27,11 @@ use berth_sys::nft::table::{Base, ChainKind, Family, Hook};
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
 use super::Portmap;
+use crate::Error;
 use crate::builtin::masquerade::ending;
 use crate::builtin::own_table::{self, OwnTable};
+use crate::host::Host;
+use crate::site::Site;
 use crate::spec::result::AddResult;
 
 /// The maps, at the places that [`map_of`] tells.
@@ -51,12 +54,18 @@ pub(super) fn map_of(pod: &IpAddr, one: bool) -> usize {
 
 impl Portmap {
     /// The table as it should be. `result` tells the subnets where the configuration does not.
-    pub(super) fn own_table(&self, network: &str, result: &AddResult, bridge: Option<&str>) -> OwnTable {
-        let subnets = if self.subnets.is_empty() { result.subnets() } else { self.subnets.clone() };
+    pub(super) fn own_table(
+        &self,
+        site: Site<'_>,
+        result: &AddResult,
+        bridge: Option<&str>,
+    ) -> Result<OwnTable, Error> {
+        let learns = self.subnets.is_empty();
+        let subnets = if learns { Host::new(site).learn(&result.subnets())? } else { self.subnets.clone() };
         let base = |kind, hook, priority| Some(Base { kind, hook, priority });
-        OwnTable {
+        Ok(OwnTable {
             family: Family::Inet,
-            name: table_name(network),
+            name: table_name(site.network),
             chains: vec![
                 ("ports", None),
                 ("prerouting", base(ChainKind::Nat, Hook::PreRouting, PRIORITY_DESTINATION)),
@@ -66,7 +75,7 @@ impl Portmap {
             ],
             maps: MAPS.iter().map(|map| types(map)).collect(),
             rules: self.rules(&subnets, bridge),
-        }
+        })
     }
 
     fn rules(&self, subnets: &[IpNetwork], bridge: Option<&str>) -> Vec<(&'static str, Rule)> {
