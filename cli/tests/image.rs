@@ -197,6 +197,17 @@ fn an_image_is_pulled_kept_and_seen() {
     other.told(&["unmount", text(&target)]);
     assert_eq!(other.json(&["prune", "--all", "-o", "json"]), serde_json::json!([]), "it is pinned");
 
+    // A person sees a bar for each layer.
+    let fourth = Node::new();
+    let pull = fourth.command(&["pull", &image]);
+    let words: Vec<_> = pull.get_args().map(|word| word.to_str().unwrap()).collect();
+    let command = format!("stty cols 100; {} {}", env!("CARGO_BIN_EXE_berth"), words.join(" "));
+    let shown = Command::new("script").args(["-qec", &command, "/dev/null"]).stdin(Stdio::null()).output().unwrap();
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let layer = progress.trim_end_matches(": unpacked\n");
+    assert!(shown.contains(&format!("{layer} [██████████████████████████████]")), "{shown}");
+    assert!(shown.contains(pulled[0]["id"].as_str().unwrap()), "{shown}");
+
     // By a mirror that is configured as containerd has it.
     let (third, config) = (Node::new(), other.path("hosts"));
     fs::create_dir_all(config.join("registry.example")).unwrap();

@@ -1,5 +1,5 @@
 //! Local sockets that keep packets whole (`AF_UNIX`, `SOCK_SEQPACKET`): descriptors travel beside a packet, and the
-//! kernel vouches for who is at the other end. Nothing here waits: a call that would have to says
+//! kernel vouches for who is at the other end. Nothing here waits, but [`connect_stream`]: a call that would have to says
 //! [`io::ErrorKind::WouldBlock`].
 
 use std::fs::File;
@@ -8,7 +8,9 @@ use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 
@@ -68,6 +70,19 @@ pub fn connect(path: &Path) -> io::Result<OwnedFd> {
     let (address, _folder) = address(path)?;
     socket::connect(socket.as_raw_fd(), &address)?;
     Ok(socket)
+}
+
+/// Connects a stream to who listens at `path`. Neither this nor what is read and written later waits longer than the
+/// deadline at a time: `WouldBlock` then.
+pub fn connect_stream(path: &Path, deadline: Duration) -> io::Result<UnixStream> {
+    let socket = socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let stream = UnixStream::from(socket);
+    // The kernel waits for room in the listener's queue as long as for sending.
+    stream.set_write_timeout(Some(deadline))?;
+    stream.set_read_timeout(Some(deadline))?;
+    let (address, _folder) = address(path)?;
+    socket::connect(stream.as_raw_fd(), &address)?;
+    Ok(stream)
 }
 
 /// Two connected sockets.
@@ -206,6 +221,23 @@ fn address(path: &Path) -> io::Result<(UnixAddr, Option<File>)> {
 mod tests {
     use super::*;
     use std::io::{Read, Write};
+
+    #[test]
+    fn a_listener_that_takes_nobody_is_not_waited_for_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("full");
+        let listener = socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        socket::bind(listener.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+        socket::listen(&listener, Backlog::new(0).unwrap()).unwrap();
+        let first = connect_stream(&path, Duration::from_secs(60)).unwrap();
+        let error = connect_stream(&path, Duration::from_millis(20)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        drop(first);
+        assert_eq!(
+            connect_stream(Path::new("/none"), Duration::from_secs(60)).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
+    }
 
     #[test]
     fn packets_stay_whole_and_descriptors_arrive() {

@@ -3,10 +3,10 @@
 
 use std::io::{IoSlice, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use berth_sys::process::pidfd_getfd;
+use berth_sys::socket::connect_stream;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
@@ -71,8 +71,7 @@ impl Listener {
         };
         let failed = |error| Error::file("give the seccomp listener to", &spec.path)(error);
         let text = serde_json::to_vec(&state).map_err(|error| failed(error.into()))?;
-        let mut stream = UnixStream::connect(&spec.path).map_err(failed)?;
-        stream.set_write_timeout(Some(ANSWER_DEADLINE)).map_err(failed)?;
+        let mut stream = connect_stream(&spec.path, ANSWER_DEADLINE).map_err(failed)?;
         let rights = [listener.as_raw_fd()];
         let sent = sendmsg::<()>(
             stream.as_raw_fd(),

@@ -9,6 +9,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use berth_sys::socket::connect_stream;
+
 /// Where the system's bus is, unless `DBUS_SYSTEM_BUS_ADDRESS` names a socket.
 const SOCKET: &str = "/run/dbus/system_bus_socket";
 
@@ -124,9 +126,7 @@ impl Bus {
     }
 
     fn at(socket: &Path) -> io::Result<Self> {
-        let stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(ANSWER_DEADLINE))?;
-        stream.set_write_timeout(Some(ANSWER_DEADLINE))?;
+        let stream = connect_stream(socket, ANSWER_DEADLINE)?;
         let mut bus = Self { stream: BufReader::new(stream), serial: 0 };
         // The user's number as text, in hexadecimal.
         let user = nix::unistd::geteuid().to_string();
