@@ -50,9 +50,9 @@ pub(crate) const IMPLICIT_FOLDERS_MAX: usize = 65_536;
 
 /// What the paths of one layer may take in memory that have to be remembered to its end.
 pub(crate) const REMEMBERED_BYTES_MAX: usize = 256 << 20;
-/// How often the layers of one image may have to be looked into for the folders and links that not all of them describe: a
-/// second of work for each million.
-pub(crate) const SIGHTS_MAX: usize = 8_000_000;
+/// Steps into the layers of one image for the folders and links that not all of them describe: some five seconds of work for each
+/// million.
+pub(crate) const SIGHTS_MAX: usize = 4_000_000;
 
 /// Entries of a docker archive or an OCI layout in a tar; with more it is taken for a root filesystem.
 pub(crate) const ARCHIVE_ENTRIES_MAX: usize = 8192;

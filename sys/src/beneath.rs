@@ -158,6 +158,12 @@ impl Folder {
         Ok(Folder(openat(self, "..", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?))
     }
 
+    /// Where it is now, as this process sees it; an error if it has no name any more, or `/proc` is not there.
+    pub fn place(&self) -> io::Result<PathBuf> {
+        let place = std::fs::read_link(crate::xattr::descriptor_path(self.as_fd()))?;
+        if fstat(self)?.st_nlink == 0 { Err(io::ErrorKind::NotFound.into()) } else { Ok(place) }
+    }
+
     /// What is in it.
     pub fn list(&self) -> io::Result<Dir> {
         let again = openat(self, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;

@@ -78,11 +78,20 @@ impl Layer {
     fn sight(&self, path: &[u8]) -> io::Result<Sight> {
         let mut folder = self.above.open_folder(Path::new(""))?;
         let mut name = OsStr::new(TREE);
-        let mut hides_below = false;
+        let is_opaque = |folder: &Folder, name: &OsStr| {
+            xattr::get(folder, name, OsStr::new(OPAQUE_ATTRIBUTE)).map(|mark| mark.is_some())
+        };
+        let mut hides_below = is_opaque(&folder, name)?;
         let mut parts = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).peekable();
+        let mut walked = 0;
         while let Some(part) = parts.next() {
             folder = folder.folder(name)?;
             name = OsStr::from_bytes(part);
+            walked += part.len() + usize::from(walked > 0);
+            // A link to a file of a layer below stands in no tree.
+            if path.get(..walked).is_some_and(|path| self.links.contains_key(path)) {
+                return Ok(if parts.peek().is_some() { Sight::Hidden } else { Sight::Leaf });
+            }
             match folder.status(name) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     return Ok(if hides_below { Sight::Hidden } else { Sight::Nothing });
@@ -91,7 +100,7 @@ impl Layer {
                 Ok(status) if is_whiteout(&status) || parts.peek().is_some() => return Ok(Sight::Hidden),
                 other => return other.map(|_| Sight::Leaf),
             }
-            hides_below |= xattr::get(&folder, name, OsStr::new(OPAQUE_ATTRIBUTE))?.is_some();
+            hides_below |= is_opaque(&folder, name)?;
         }
         Ok(Sight::Folder { looks: Looks::of(&folder, name)?, hides_below })
     }
@@ -233,7 +242,7 @@ fn links(layers: &[Layer]) -> Result<Vec<Link<'_>>, Error> {
 fn is_clear(layers: &[Layer], path: &[u8]) -> Result<bool, Error> {
     for layer in layers {
         let sight = layer.sight(path).map_err(Error::file("look into", &layer.path))?;
-        if !matches!(sight, Sight::Nothing) || layer.link(path).is_some() {
+        if !matches!(sight, Sight::Nothing) {
             return Ok(false);
         }
     }
@@ -322,25 +331,28 @@ fn write(
         looks.give(&folder, leaf, owners)?;
     }
     // Where each file that is linked has its copy: the first link makes it.
-    let mut copied: HashMap<(usize, &[u8]), PathBuf> = HashMap::new();
+    let mut copied: HashMap<(u64, u64), PathBuf> = HashMap::new();
+    let mut made = HashSet::new();
     for link in links {
+        let (source, file) = link.file(layers)?;
+        let looks = Looks::of(&source, file)?;
+        let identity = (looks.status.st_dev, looks.status.st_ino);
         for path in
             [Some(link.target).filter(|_| link.target_is_seen), Some(link.path)].into_iter().flatten().map(place)
         {
+            // Several links have one target, which is there by the first.
+            if !made.insert(path.clone()) {
+                continue;
+            }
             let (folder, leaf) = above.parent(&path)?;
-            let done = match copied.get(&link.source) {
-                None => copy(layers, link, &folder, leaf, owners),
+            match copied.get(&identity) {
+                None => copy(&source, file, &looks, &folder, leaf, owners)?,
                 Some(first) => {
                     let (first_folder, first_leaf) = above.parent(first)?;
-                    folder.link(leaf, &first_folder, first_leaf)
+                    folder.link(leaf, &first_folder, first_leaf)?;
                 }
-            };
-            match done {
-                // Several links have one target, which is there by the first.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                other => other?,
             }
-            copied.entry(link.source).or_insert(path);
+            copied.entry(identity).or_insert(path);
         }
     }
     for (path, looks) in folders.iter().rev() {
@@ -364,18 +376,30 @@ fn add_parents(layers: &[Layer], path: &[u8], folders: &mut BTreeMap<Vec<u8>, Lo
     Ok(())
 }
 
-/// Copies a link's target.
-fn copy(layers: &[Layer], link: &Link<'_>, folder: &Folder, name: &OsStr, owners: Option<&Owners>) -> io::Result<()> {
-    let (number, path) = link.source;
-    let Some(layer) = layers.get(number) else { return Err(io::ErrorKind::NotFound.into()) };
-    let (source, leaf) = (layer.folder_of(path)?, OsStr::from_bytes(split(path).1));
-    let looks = Looks::of(&source, leaf)?;
+impl<'l> Link<'l> {
+    /// The folder and the name that the file has in its layer.
+    fn file(&self, layers: &[Layer]) -> io::Result<(Folder, &'l OsStr)> {
+        let (number, path) = self.source;
+        let layer = layers.get(number).ok_or(io::ErrorKind::NotFound)?;
+        Ok((layer.folder_of(path)?, OsStr::from_bytes(split(path).1)))
+    }
+}
+
+/// Copies a file, whatever it is.
+fn copy(
+    source: &Folder,
+    file: &OsStr,
+    looks: &Looks,
+    folder: &Folder,
+    name: &OsStr,
+    owners: Option<&Owners>,
+) -> io::Result<()> {
     match SFlag::from_bits_truncate(looks.status.st_mode & SFlag::S_IFMT.bits()) {
         SFlag::S_IFREG => {
-            let content = File::from(source.open(leaf, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?);
+            let content = File::from(source.open(file, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?);
             copy_data(&content, &folder.create(name, Mode::S_IRUSR)?)?;
         }
-        SFlag::S_IFLNK => folder.symlink(source.read_link(leaf)?.as_os_str(), name)?,
+        SFlag::S_IFLNK => folder.symlink(source.read_link(file)?.as_os_str(), name)?,
         kind => folder.make_node(name, kind, Mode::empty(), looks.status.st_rdev)?,
     }
     looks.give(folder, name, owners)?;

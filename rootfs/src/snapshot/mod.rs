@@ -217,12 +217,10 @@ pub(crate) fn check(place: &Place, image: &str, layers: &[String]) -> Result<(),
     mend::check(&layers?)
 }
 
-/// The unpacked layers, the uppermost first, each once: overlayfs refuses a folder that comes twice, and its lower place
-/// would be hidden by its upper one anyway.
+/// The unpacked layers, the uppermost first.
 fn tree_folders(place: &Place, image: &str, layers: &[String]) -> Result<Vec<PathBuf>, Error> {
-    let mut seen = HashSet::new();
     let mut folders = Vec::new();
-    for layer in layers.iter().rev().filter(|layer| seen.insert(layer.as_str())) {
+    for layer in layers.iter().rev() {
         let diff_id: Digest = layer.parse().map_err(|why: &str| Error::manifest(image, why))?;
         if !layer::is_present(place, &diff_id) {
             return Err(Error::NoImage { name: image.to_owned() });
@@ -234,7 +232,10 @@ fn tree_folders(place: &Place, image: &str, layers: &[String]) -> Result<Vec<Pat
 
 fn lower_folders(place: &Place, folder: &Path, record: &Record) -> Result<Vec<PathBuf>, Error> {
     let mut lower = Vec::new();
-    for tree in tree_folders(place, &record.image, &record.layers)? {
+    let mut seen = HashSet::new();
+    // Overlayfs refuses a folder that comes twice, and its lower place would be hidden by its upper one anyway.
+    let trees = tree_folders(place, &record.image, &record.layers)?.into_iter();
+    for tree in trees.filter(|tree| seen.insert(tree.clone())) {
         let opaque = is_opaque(&tree)?;
         lower.push(tree);
         // Overlayfs asks the top folders of its layers nothing: a layer that hides all below it ends the chain.

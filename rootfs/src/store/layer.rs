@@ -127,12 +127,16 @@ fn arrive(
         let inflating = thread::Builder::new().spawn_scoped(scope, || inflate::inflate(&mut blob, limit, sender));
         let inflating = inflating.map_err(|source| UnpackError::Keep { source })?;
         let archive = Hashing::new(pieces, diff_hasher);
-        let (mut archive, unpacked) = unpack(archive, above.folder(), OsStr::new(TREE), devices)?;
-        // What comes after the archive's end belongs to the digests too.
-        io::copy(&mut archive, &mut io::sink()).map_err(|source| UnpackError::Read { source })?;
+        let unpacked =
+            unpack(archive, above.folder(), OsStr::new(TREE), devices).and_then(|(mut archive, unpacked)| {
+                // What comes after the archive's end belongs to the digests too.
+                io::copy(&mut archive, &mut io::sink()).map_err(|source| UnpackError::Read { source })?;
+                Ok((archive.finish().0, unpacked))
+            });
         let ended = |_| UnpackError::Read { source: io::Error::other("inflating it ended in a panic") };
-        let compression = inflating.join().map_err(ended)?;
-        Ok((archive.finish().0, compression, unpacked))
+        let compression = inflating.join().map_err(ended);
+        let (diff_id, unpacked) = unpacked?;
+        Ok((diff_id, compression?, unpacked))
     });
     let (diff_id, compression, unpacked) = match unpacked.map_err(innermost) {
         Ok(done) => done,

@@ -15,7 +15,7 @@ mod sparse;
 pub(crate) mod tar;
 mod whiteout;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -129,15 +129,15 @@ struct Unpacker<'f> {
     name: &'f OsStr,
     allowed: Devices,
     root: Root,
-    /// The folder that the last entry went to: entries come folder by folder.
-    last: Option<(Vec<u8>, Folder)>,
+    /// The folder that the last entry went to, by the archive's name and by its own: entries come folder by folder.
+    last: Option<(Vec<u8>, Vec<u8>, Folder)>,
     /// Times of folders, set at the end because each new name in a folder changes its time.
-    times: HashMap<Vec<u8>, TimeSpec>,
-    implicit: HashSet<Vec<u8>>,
-    whiteouts: HashSet<Vec<u8>>,
-    opaque: HashSet<Vec<u8>>,
+    times: BTreeMap<Vec<u8>, TimeSpec>,
+    implicit: BTreeSet<Vec<u8>>,
+    whiteouts: BTreeSet<Vec<u8>>,
+    opaque: BTreeSet<Vec<u8>>,
     /// Devices left out: hard links to them are left out too.
-    devices: HashSet<Vec<u8>>,
+    devices: BTreeSet<Vec<u8>>,
     /// Hard links to what only a layer below can have, by name.
     links: BTreeMap<Vec<u8>, Vec<u8>>,
     bytes: u64,
@@ -156,11 +156,11 @@ impl<'f> Unpacker<'f> {
             allowed,
             root: Root::from_folder(above.folder(name)?),
             last: None,
-            times: HashMap::new(),
-            implicit: HashSet::from([Vec::new()]),
-            whiteouts: HashSet::new(),
-            opaque: HashSet::new(),
-            devices: HashSet::new(),
+            times: BTreeMap::new(),
+            implicit: BTreeSet::from([Vec::new()]),
+            whiteouts: BTreeSet::new(),
+            opaque: BTreeSet::new(),
+            devices: BTreeSet::new(),
             links: BTreeMap::new(),
             bytes: 0,
             remembered_bytes: 0,
@@ -182,15 +182,15 @@ impl<'f> Unpacker<'f> {
         let Some((name, folders)) = parts.split_last() else {
             return self.take_top(entry);
         };
-        let parent_path = folders.join(&b'/');
-        let folder = self.folder(&parent_path)?;
+        let archives = folders.join(&b'/');
+        let (parent_path, folder) = self.folder(&archives)?;
         let result = match meaning(name)? {
             Meaning::Note => Ok(()),
             Meaning::Opaque => self.make_opaque(&parent_path),
             Meaning::Hides(hidden) => self.hide(&folder, &parent_path, hidden),
             Meaning::Thing => self.make(entry, &folder, OsStr::from_bytes(name), join(&parent_path, name), archive),
         };
-        self.last = Some((parent_path, folder));
+        self.last = Some((archives, parent_path, folder));
         result
     }
 
@@ -339,7 +339,12 @@ impl<'f> Unpacker<'f> {
         let Some((target_name, target_folders)) = target.split_last() else {
             return Err("a hard link to the layer's top".into());
         };
-        let target_path = target.join(&b'/');
+        let target_name = OsStr::from_bytes(target_name);
+        let target_folder = self.root.open_folder(Path::new(OsStr::from_bytes(&target_folders.join(&b'/'))));
+        let target_path = match &target_folder {
+            Ok(folder) => join(&self.path_of(folder)?, target_name.as_bytes()),
+            Err(_) => target.join(&b'/'),
+        };
         if target_path == path {
             return Ok(());
         }
@@ -351,11 +356,9 @@ impl<'f> Unpacker<'f> {
         if let Some(below) = self.links.get(&target_path).cloned() {
             return self.link_below(folder, name, path, below);
         }
-        let target_folder = target_folders.join(&b'/');
-        let Ok(target_folder) = self.root.open_folder(Path::new(OsStr::from_bytes(&target_folder))) else {
+        let Ok(target_folder) = target_folder else {
             return self.link_below(folder, name, path, target_path);
         };
-        let target_name = OsStr::from_bytes(target_name);
         let Ok(status) = target_folder.status(target_name) else {
             return self.link_below(folder, name, path, target_path);
         };
@@ -389,7 +392,29 @@ impl<'f> Unpacker<'f> {
         self.whiteouts.remove(path);
         self.devices.remove(path);
         self.links.remove(path);
+        if folder.status(name).is_ok_and(|status| is_folder(&status)) {
+            self.forget(path);
+        }
         folder.remove_tree(name).map_err(to("replace what is there"))
+    }
+
+    /// Nothing is known any more of a folder, nor of what is below it.
+    fn forget(&mut self, path: &[u8]) {
+        // Whatever is below a path sorts between it with a slash and it with the next byte.
+        let below = [path, b"/"].concat()..[path, b"0"].concat();
+        for set in [&mut self.implicit, &mut self.whiteouts, &mut self.opaque, &mut self.devices] {
+            set.remove(path);
+            for gone in set.range(below.clone()).cloned().collect::<Vec<_>>() {
+                set.remove(&gone);
+            }
+        }
+        self.times.remove(path);
+        for gone in self.times.range(below.clone()).map(|(path, _)| path.clone()).collect::<Vec<_>>() {
+            self.times.remove(&gone);
+        }
+        for gone in self.links.range(below).map(|(path, _)| path.clone()).collect::<Vec<_>>() {
+            self.links.remove(&gone);
+        }
     }
 
     /// What waits for the last entry: idle whiteouts, and the times of folders.
@@ -398,8 +423,7 @@ impl<'f> Unpacker<'f> {
         for (path, time) in &self.times {
             self.set_time(path, *time).map_err(|refusal| refusal.of(path))?;
         }
-        let mut implicit: Vec<_> = self.implicit.into_iter().collect();
-        implicit.sort();
+        let implicit: Vec<_> = self.implicit.into_iter().collect();
         let links = self.links.into_iter().collect();
         Ok(Unpacked { implicit, links, hiding, devices: self.devices.len() as u64, bytes: self.bytes })
     }

@@ -57,15 +57,33 @@ async fn a_whiteout_hides_what_is_below_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn whiteouts_of_nothing_are_not_shown() {
-    let root = Root::of(&[
-        Tar::new().dir("base").file("base/.wh.never", "").file("base/kept", "").dir("d/sub").file("d/sub/gone", ""),
-        // Below an opaque folder, in folders that no other layer has, and in one that comes of its own whiteout.
-        Tar::new().dir("d").file("d/sub/.wh.gone", "").file("d/.wh..wh..opq", "").file("new/deep/.wh.never", ""),
-        Tar::new().file("late/.wh.never", "").file(".wh.base", "").file("base/sub/.wh.kept", ""),
-    ])
-    .await;
-    assert_eq!(root.all(""), ["base", "base/sub", "d", "d/sub", "late", "new", "new/deep"]);
+async fn a_whiteout_that_hides_nothing_does_not_show() {
+    let below = || Tar::new().dir("d").file("d/below", "");
+    let new = Tar::new().described("n", 0o700, 4).file("n/mine", "").file("n/m/.wh.x", "").file("n/.wh.y", "");
+    for (layers, all) in [
+        // A folder that no layer below has, or that a layer between hides.
+        (vec![below(), new.clone()], vec!["d", "d/below", "n", "n/m", "n/mine"]),
+        (vec![new.clone()], vec!["n", "n/m", "n/mine"]),
+        (vec![new.clone(), Tar::new().file(".wh.n", ""), new.clone().file("z", "")], vec!["n", "n/m", "n/mine", "z"]),
+        (vec![below(), new, Tar::new().file("n/top", "")], vec!["d", "d/below", "n", "n/m", "n/mine", "n/top"]),
+        (vec![Tar::new().file("d", ""), Tar::new().dir("d").file("d/.wh.x", "")], vec!["d"]),
+        // Folders that are opaque, further above too.
+        (
+            vec![below(), Tar::new().dir("d").file("d/.wh..wh..opq", "").file("d/e/f/.wh.x", "")],
+            vec!["d", "d/e", "d/e/f"],
+        ),
+        (vec![below(), Tar::new().file("d/e/.wh.x", "").file(".wh..wh..opq", "")], vec!["d", "d/e"]),
+        // By way of a link.
+        (vec![below(), Tar::new().dir("n").symlink("l", "n").file("l/.wh.x", "")], vec!["d", "d/below", "l", "n"]),
+    ] {
+        let root = Root::of(&layers).await;
+        let mut found = root.all("");
+        found.retain(|path| !path.starts_with("l/"));
+        assert_eq!(found, all);
+    }
+    let root = Root::of(&[Tar::new().described("n", 0o700, 4).file("n/.wh.y", "").file("n/a", "")]).await;
+    let status = fs::symlink_metadata(root.target.0.join("n")).unwrap();
+    assert_eq!((status.mode() & 0o7777, status.uid(), status.mtime()), (0o700, 4, 1_000_000));
 }
 
 #[tokio::test]

@@ -68,6 +68,8 @@ async fn a_link_to_what_no_layer_has_is_an_error_when_the_image_comes() {
     refused(&[Tar::new().hard_link("b", "a")], "b to a").await;
     refused(&[Tar::new().dir("a"), Tar::new().hard_link("b", "a")], "b to a").await;
     refused(&[Tar::new().file("a", ""), Tar::new().file(".wh.a", ""), Tar::new().hard_link("b", "a")], "b to a").await;
+    let below = [Tar::new().file("a", ""), Tar::new().hard_link("b", "a").file("b/c", "")];
+    refused(&below, "is no folder").await;
     // An absolute link below leads nowhere: the target is looked for in the layers, not on this machine.
     refused(&[Tar::new().symlink("etc", "/etc"), Tar::new().hard_link("b", "etc/passwd")], "b to etc/passwd").await;
 }
@@ -82,6 +84,37 @@ async fn a_link_stays_when_its_layer_then_hides_or_replaces_the_target() {
     assert!(!target.0.join("a").exists(), "the layer hides it");
     let (target, _bench) = mounted(&[below, Tar::new().hard_link("link", "a").file("a", "new")]).await;
     assert_eq!([read(&target, "link"), read(&target, "a")], ["lowest", "new"]);
+}
+
+#[tokio::test]
+async fn what_stands_between_a_link_and_its_file_counts() {
+    let read = |target: &Mounted, path: &str| fs::read_to_string(target.0.join(path)).unwrap();
+    // A top that hides all below it.
+    let hides = Tar::new().file("b", "new").file(".wh..wh..opq", "");
+    let (target, _bench) = mounted(&[Tar::new().file("a", "old"), hides, Tar::new().hard_link("c", "b")]).await;
+    assert!(!target.0.join("a").exists());
+    assert_eq!([read(&target, "b"), read(&target, "c")], ["new", "new"]);
+    // A folder of the link's name in layers below, of which one does not describe it.
+    let folder = Tar::new().dir("f").file("a", "file");
+    let (target, _bench) = mounted(&[folder, Tar::new().file("f/x", ""), Tar::new().hard_link("f", "a")]).await;
+    assert_eq!(read(&target, "f"), "file");
+    // A folder by way of a link, and one that is replaced.
+    let (target, _bench) = mounted(&[
+        Tar::new().file("a", "file"),
+        Tar::new()
+            .dir("n")
+            .symlink("l", "n")
+            .hard_link("l/b", "a")
+            .hard_link("l/c", "l/b")
+            .hard_link("d/b", "a")
+            .file("d", "no folder"),
+    ])
+    .await;
+    assert_eq!([read(&target, "n/b"), read(&target, "n/c"), read(&target, "d")], ["file", "file", "no folder"]);
+    // A layer that comes twice.
+    let (lower, link) = (Tar::new().file("a", "file"), Tar::new().hard_link("b", "a"));
+    let (target, _bench) = mounted(&[lower.clone(), link, lower]).await;
+    assert_eq!([read(&target, "a"), read(&target, "b")], ["file", "file"]);
 }
 
 #[tokio::test]
