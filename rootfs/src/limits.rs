@@ -50,8 +50,8 @@ pub(crate) const IMPLICIT_FOLDERS_MAX: usize = 65_536;
 
 /// What the paths of one layer may take in memory that have to be remembered to its end.
 pub(crate) const REMEMBERED_BYTES_MAX: usize = 256 << 20;
-/// Steps into the layers of one image for the folders and links that not all of them describe: some five seconds of work for each
-/// million.
+/// Steps into the layers of one image for the folders and links that not all of them describe: some five seconds of work for
+/// each million.
 pub(crate) const SIGHTS_MAX: usize = 4_000_000;
 
 /// Entries of a docker archive or an OCI layout in a tar; with more it is taken for a root filesystem.
