@@ -26,7 +26,7 @@ use crate::args::{Args, Command};
 
 fn main() -> ExitCode {
     if let Some(arguments) = runtime_arguments() {
-        return berth_runtime_cli::run(arguments);
+        return berth_runtime_cli::run(arguments).into();
     }
     if let Some(plugin) = called_as().and_then(|name| plugin::NAMES.iter().find(|plugin| **plugin == name)) {
         return plugin::main(Some(plugin));
@@ -69,6 +69,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Exec(options) => exec::run(&options),
         Command::Image(options) => image::run(options),
         Command::Cni => Ok(plugin::main(None)),
-        Command::Runtime { arguments } => Ok(berth_runtime_cli::run([OsString::new()].into_iter().chain(arguments))),
+        Command::Runtime { arguments } => {
+            Ok(berth_runtime_cli::run([OsString::new()].into_iter().chain(arguments)).into())
+        }
     }
 }

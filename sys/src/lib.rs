@@ -41,6 +41,7 @@ pub mod cgroup;
 pub mod conntrack;
 pub mod copy_tree;
 pub mod daemon;
+pub mod entry;
 pub mod epoll;
 pub mod file;
 pub mod keyring;

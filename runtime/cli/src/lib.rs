@@ -37,7 +37,6 @@ mod template;
 mod user;
 
 use std::ffi::OsString;
-use std::process::ExitCode;
 
 use crate::args::{Command, Global, Words};
 use crate::error::Error;
@@ -49,7 +48,7 @@ use berth_runtime::{Runtime, Settings};
 ///
 /// Verbs that put a process into a container execute this program anew first, from a place where the container cannot
 /// write to it ([`berth_sys::selfexec`]): call it before anything that this would lose.
-pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
+pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
     let mut words = Words::new(args.skip(1));
     let global = match Global::parse(&mut words) {
         Ok(global) => global,
@@ -58,18 +57,18 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     let log = Log::new(global.log.clone(), global.log_format);
     if let Err(errno) = berth_sys::signal::heed_children() {
         log.error(&format!("heeding the ends of children: {errno}"));
-        return ExitCode::FAILURE;
+        return 1;
     }
     match Command::parse(&mut words).and_then(|command| obey(command, global, &log)) {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => code,
         Err(error) => fail(&log, &error),
     }
 }
 
 /// The one place where errors are told.
-fn fail(log: &Log, error: &Error) -> ExitCode {
+fn fail(log: &Log, error: &Error) -> u8 {
     log.error(&error::chain(error));
-    ExitCode::from(error.exit_code())
+    error.exit_code()
 }
 
 /// What every verb works with.

@@ -1,8 +1,10 @@
 //! `berth-runtime`: an OCI runtime that takes runc's words. All of it is in the library beside this file.
+#![no_main]
 #![forbid(unsafe_code)]
 
-use std::process::ExitCode;
+// A verb takes a millisecond or two, and begins twice.
+berth_sys::entry!(run);
 
-fn main() -> ExitCode {
+fn run() -> u8 {
     berth_runtime_cli::run(std::env::args_os())
 }
