@@ -198,6 +198,25 @@ fn the_result_names_each_interface_with_its_hardware_address() {
 }
 
 #[test]
+fn a_runtime_tells_what_names_are_resolved_by() {
+    let host = Host::new();
+    let dns = json!({"dns": {"nameservers": ["10.0.0.1"]}, "capabilities": {"dns": true}});
+    let network = network(&host, "pods", "10.77.0.0/24", &dns);
+    let told = |id: &str, wished: Option<Value>| {
+        let netns = Netns::new();
+        let mut attachment = attachment(id, &netns.path());
+        attachment.runtime_config.extend(wished.map(|wished| ("dns".to_owned(), wished)));
+        host.add(&network, &attachment).map(|result| Value::Object(result.dns))
+    };
+    assert_eq!(told("one", None).unwrap(), json!({"nameservers": ["10.0.0.1"]}));
+    let wished = json!({"servers": ["10.96.0.10"], "searches": ["pods.svc.cluster.local", "svc.cluster.local"]});
+    let expected = json!({"nameservers": ["10.96.0.10"], "search": ["pods.svc.cluster.local", "svc.cluster.local"]});
+    assert_eq!(told("two", Some(wished)).unwrap(), expected);
+    let error = told("three", Some(json!({"servers": [7]}))).unwrap_err();
+    assert!(error.code() == 7 && error.to_string().contains("runtimeConfig.dns.servers[0]"), "{error}");
+}
+
+#[test]
 fn options_that_exclude_each_other_or_are_not_built_in_are_refused_by_name() {
     let host = Host::new();
     for (options, field) in [

@@ -8,6 +8,7 @@ use berth_sys::netlink::link::Mac;
 use serde_json::{Map, Value};
 
 use crate::Error;
+use crate::builtin::ipam::dns;
 use crate::call::Call;
 use crate::foreign::runtime_config;
 use crate::limits::ADDRESSES_WISHED_MAX;
@@ -22,6 +23,8 @@ pub(crate) struct Wishes {
     pub(crate) mac: Option<Mac>,
     /// `ipRanges`, as it was given.
     pub(crate) ranges: Option<Value>,
+    /// What the container shall resolve names by, as results have it.
+    pub(crate) dns: Map<String, Value>,
 }
 
 /// An address that is wanted.
@@ -56,6 +59,9 @@ impl Wishes {
         let offered = Value::Object(runtime_config(config, &call.attachment.runtime_config));
         let offered = Fields::at("runtimeConfig".to_owned(), &offered)?;
         wishes.read(&offered)?;
+        if let Some(dns) = offered.object("dns")? {
+            wishes.dns = dns::wished(&dns)?;
+        }
         wishes.ranges = offered.map().get("ipRanges").filter(|ranges| !ranges.is_null()).cloned();
         Ok(wishes)
     }

@@ -161,7 +161,7 @@ pub(super) fn configure(call: &Call<'_>, result: &mut AddResult, probes: bool) -
     changes.set_up(link.index);
     if probes {
         inside.apply(std::mem::take(&mut changes))?;
-        settle(call, &mut inside, &link)?;
+        settle(call, &mut inside, &link, result)?;
     }
     for route in &mut result.routes {
         route.gw = route.gw.or_else(|| gateway_for(&route.dst, &result.ips));
@@ -171,11 +171,12 @@ pub(super) fn configure(call: &Call<'_>, result: &mut AddResult, probes: bool) -
     Ok(link)
 }
 
-/// Waits until the kernel knows of each address whether it has another owner.
-fn settle(call: &Call<'_>, inside: &mut Netlink, link: &Link) -> Result<(), Error> {
+/// Waits until the kernel knows of each address that was given whether it has another owner.
+fn settle(call: &Call<'_>, inside: &mut Netlink, link: &Link, result: &AddResult) -> Result<(), Error> {
     let deadline = Instant::now() + PROBE_WAIT_MAX;
     loop {
-        let probes = inside.probes(link.index)?;
+        let mut probes = inside.probes(link.index)?;
+        probes.retain(|(address, _)| result.addresses().any(|given| given == *address));
         let refuse = |address, why: &str| Err(call.mismatch(format!("address {address} of {} {why}", link.name)));
         match probes.iter().find(|(_, probe)| *probe == Probe::Taken).or(probes.first()) {
             None => return Ok(()),

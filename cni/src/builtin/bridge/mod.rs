@@ -71,8 +71,8 @@ impl Bridge {
     /// Addresses and routes, as IPAM gives them, with the default routes that this plugin adds.
     fn addresses(&self, call: &Call<'_>, wishes: &Wishes) -> Result<AddResult, Error> {
         let mut result = self.ipam.add(call, wishes)?;
-        if !self.dns.is_empty() {
-            result.dns = self.dns.clone();
+        if let Some(dns) = [&wishes.dns, &self.dns].into_iter().find(|dns| !dns.is_empty()) {
+            result.dns = dns.clone();
         }
         if self.is_gateway {
             for ip in &mut result.ips {

@@ -29,6 +29,21 @@ pub(crate) fn parse(fields: &Fields<'_>) -> Result<Map<String, Value>, Error> {
     Ok(dns.map().iter().filter(|(_, value)| says(value)).map(|(key, value)| (key.clone(), value.clone())).collect())
 }
 
+/// The capability `dns`, which has other words for the same.
+pub(crate) fn wished(dns: &Fields<'_>) -> Result<Map<String, Value>, Error> {
+    let mut told = Map::new();
+    for (wished, field) in [("servers", "nameservers"), ("searches", "search"), ("options", "options")] {
+        let list = dns.list(wished, DNS_ENTRIES_MAX)?;
+        if let Some((path, _)) = list.iter().find(|(_, value)| !value.is_string()) {
+            return Err(Error::Config { field: path.clone(), problem: "must be text".to_owned() });
+        }
+        if !list.is_empty() {
+            told.insert(field.to_owned(), list.into_iter().map(|(_, value)| value.clone()).collect());
+        }
+    }
+    Ok(told)
+}
+
 /// What a file like `/etc/resolv.conf` says (resolv.conf(5)).
 pub(crate) fn read(path: &Path) -> Result<Map<String, Value>, Error> {
     let mut text = Vec::new();
