@@ -74,6 +74,16 @@ pub(crate) fn unpack<R: Read>(
     name: &OsStr,
     devices: Devices,
 ) -> Result<(R, Unpacked), UnpackError> {
+    unpack_at_most(archive, above, name, devices, ENTRIES_MAX)
+}
+
+fn unpack_at_most<R: Read>(
+    archive: R,
+    above: &Folder,
+    name: &OsStr,
+    devices: Devices,
+    max: u64,
+) -> Result<(R, Unpacked), UnpackError> {
     let mut unpacker = Unpacker::new(above, name, devices).map_err(|source| UnpackError::Write {
         path: String::new(),
         action: "make the layer's folder",
@@ -83,8 +93,8 @@ pub(crate) fn unpack<R: Read>(
     let mut entries = 0;
     while let Some(entry) = archive.next()? {
         entries += 1;
-        if entries > ENTRIES_MAX {
-            return Err(UnpackError::Limit { what: "entries", max: ENTRIES_MAX });
+        if entries > max {
+            return Err(UnpackError::Limit { what: "entries", max });
         }
         unpacker.take(&entry, &mut archive).map_err(|refusal| refusal.of(&entry.path))?;
     }
@@ -465,6 +475,32 @@ pub(crate) fn is_whiteout(status: &FileStat) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One block again and again.
+    struct Repeated([u8; 512], usize);
+
+    impl Read for Repeated {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let count = self.0.get(self.1..).unwrap_or_default().read(buffer)?;
+            self.1 = (self.1 + count) % self.0.len();
+            Ok(count)
+        }
+    }
+
+    #[test]
+    fn an_archive_without_end_is_refused() {
+        let above = tempfile::tempdir().unwrap();
+        let above = Root::open(above.path()).unwrap();
+        // A note of another filesystem, which is nothing to unpack: the count alone ends this.
+        let mut header = ::tar::Header::new_ustar();
+        header.set_path(".wh..wh.plnk").unwrap();
+        header.set_size(0);
+        header.set_cksum();
+        let archive = Repeated(*header.as_bytes(), 0);
+        let unpacked = unpack_at_most(archive, above.folder(), OsStr::new("layer"), Devices::LeaveOut, 1000);
+        let error = unpacked.map(drop).unwrap_err();
+        assert!(matches!(error, UnpackError::Limit { what: "entries", max: 1000 }), "{error}");
+    }
 
     #[test]
     fn paths_are_remembered_up_to_a_limit() {
