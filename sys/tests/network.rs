@@ -143,9 +143,12 @@ fn a_batch_is_made_whole_or_not_at_all() {
     let mut batch = Batch::new();
     batch.add_elements(table, "ports", &elements);
     nft.commit(batch).unwrap();
-    let mut found = nft.elements(table, "ports").unwrap();
-    found.sort_by(|a, b| a.key.cmp(&b.key));
-    assert_eq!(found, elements);
+    // At once, while the set still grows.
+    for _ in 0..20 {
+        let mut found = nft.elements(table, "ports").unwrap();
+        found.sort_by(|a, b| a.key.cmp(&b.key));
+        assert_eq!(found, elements);
+    }
 
     let mut batch = Batch::new();
     batch.add_elements(table, "ports", &[element(5000), element(7)]);

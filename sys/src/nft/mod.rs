@@ -30,6 +30,11 @@ use table::Table;
 /// Attributes that name a table, in every kind of message.
 const TABLE_NAME: u16 = 1;
 
+/// Elements that fit into one message of the kernel.
+const TOLD_AT_ONCE: usize = 32;
+/// How often a set is read that is told in another way each time: it changes all the time.
+const TELLINGS_MAX: usize = 16;
+
 /// A conversation with the kernel about nftables.
 #[derive(Debug)]
 pub struct Nft {
@@ -58,7 +63,25 @@ impl Nft {
     }
 
     /// The elements of a set; none if there is no such set.
+    ///
+    /// While a set grows, the kernel moves its elements in the background, and what it tells in several messages may have
+    /// some twice and lack others. So many elements are believed when they are told the same way again.
     pub fn elements(&mut self, table: Table<'_>, set: &str) -> Result<Vec<Element>, Error> {
+        let mut found = self.told_elements(table, set)?;
+        for _ in 0..TELLINGS_MAX {
+            if found.len() <= TOLD_AT_ONCE {
+                break;
+            }
+            let before: HashSet<Vec<u8>> = found.into_iter().map(|element| element.key).collect();
+            found = self.told_elements(table, set)?;
+            if found.len() == before.len() && found.iter().all(|element| before.contains(&element.key)) {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    fn told_elements(&mut self, table: Table<'_>, set: &str) -> Result<Vec<Element>, Error> {
         let mut request = Messages::new();
         let flags = libc::NLM_F_REQUEST | libc::NLM_F_DUMP;
         let what = format!("read nft set {} {set}", table.name);
@@ -71,7 +94,6 @@ impl Nft {
             attributes(list).filter_map(|(_, element)| Element::parse(element)).collect::<Vec<_>>()
         });
         let mut found = if_absent(found, Vec::new())?;
-        // While a set grows, the kernel may tell an element twice.
         let mut told = HashSet::new();
         found.retain(|element| told.insert(element.key.clone()));
         Ok(found)
