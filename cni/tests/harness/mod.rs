@@ -182,10 +182,15 @@ pub fn route(netns: &Netns, to: &str, via: &str, link: &str) {
     route.apply(changes).unwrap();
 }
 
+/// A program that another test begins has all descriptors for a moment, that of the last listener too.
+fn listen_at(netns: &Netns, address: SocketAddr) -> TcpListener {
+    eventually(|| netns.run(|| TcpListener::bind(address)).map_err(|error| format!("bind {address}: {error}")))
+}
+
 /// Connects from one namespace to a server that listens in another on `listen`; the client talks to `target`. The
 /// address that the server saw is returned, after a byte went each way.
 pub fn talk(from: &Netns, target: SocketAddr, to: &Netns, listen: SocketAddr) -> Result<IpAddr, String> {
-    let listener = to.run(|| TcpListener::bind(listen)).map_err(|error| format!("bind {listen}: {error}"))?;
+    let listener = listen_at(to, listen);
     listener.set_nonblocking(true).unwrap();
     let given_up = Arc::new(AtomicBool::new(false));
     let stop = Arc::clone(&given_up);
@@ -222,8 +227,7 @@ pub fn talk(from: &Netns, target: SocketAddr, to: &Netns, listen: SocketAddr) ->
 
 /// How long it takes until a listener there has got so many bytes from here.
 pub fn transfer(from: &Netns, to: &Netns, target: SocketAddr, bytes: usize) -> Duration {
-    // A program that another test begins has all descriptors for a moment, that of the last listener too.
-    let listener = eventually(|| to.run(|| TcpListener::bind(target)).map_err(|error| error.to_string()));
+    let listener = listen_at(to, target);
     thread::scope(|scope| {
         let server = scope.spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
@@ -249,7 +253,7 @@ pub struct Echo(Arc<AtomicBool>, Option<thread::JoinHandle<()>>);
 
 impl Echo {
     pub fn new(netns: &Netns, at: SocketAddr, name: &'static str) -> Self {
-        let socket = netns.run(|| UdpSocket::bind(at)).unwrap();
+        let socket = eventually(|| netns.run(|| UdpSocket::bind(at)).map_err(|error| format!("bind {at}: {error}")));
         socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
         let ends = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&ends);
