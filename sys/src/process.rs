@@ -2,15 +2,14 @@
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, c_char};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
-use std::{fmt, io, ptr};
+use std::{fmt, io, mem, ptr};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, stat, umask};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, getpid, getppid, pause};
 
 use crate::signal;
@@ -161,7 +160,7 @@ fn clone(birth: &Birth<'_>, more_flags: u64, child: impl FnOnce() -> Infallible)
     let into_cgroup = if birth.cgroup.is_some() { INTO_CGROUP } else { 0 };
     let namespaces = birth.namespaces.bits() as u32 as u64;
     // SAFETY: the structure is integers only, for which zero means absent.
-    let mut how: libc::clone_args = unsafe { std::mem::zeroed() };
+    let mut how: libc::clone_args = unsafe { mem::zeroed() };
     how.flags = namespaces | more_flags | libc::CLONE_PIDFD as u64 | CLEAR_SIGHAND | into_cgroup;
     how.pidfd = &raw mut pidfd as u64;
     // A sibling ends with the signal of its maker.
@@ -483,14 +482,32 @@ impl Exit {
             Self::Signal(signal) => 128 + signal,
         }
     }
+}
 
-    fn from_wait(status: WaitStatus) -> Option<(i32, Self)> {
-        match status {
-            WaitStatus::Exited(pid, code) => Some((pid.as_raw(), Self::Code(code))),
-            WaitStatus::Signaled(pid, signal, _) => Some((pid.as_raw(), Self::Signal(signal as i32))),
-            _ => None,
-        }
-    }
+/// Whose end is asked for.
+#[derive(Debug, Clone, Copy)]
+enum Whose {
+    Anybodys,
+    Pid(i32),
+    Pidfd(RawFd),
+}
+
+/// Asks for the end of a child: whose it was, and how it ended; `None` if there is none yet. By the call itself, because
+/// the wrapper knows only 31 signals and makes an error of the others' victims, which then nobody ever reaps.
+fn ended(whose: Whose, options: i32) -> Result<Option<(i32, Exit)>, Errno> {
+    let (kind, id) = match whose {
+        Whose::Anybodys => (libc::P_ALL, 0),
+        Whose::Pid(pid) => (libc::P_PID, pid as libc::id_t),
+        Whose::Pidfd(fd) => (libc::P_PIDFD, fd as libc::id_t),
+    };
+    // SAFETY: all-zero is a valid `siginfo_t`, and tells no process.
+    let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
+    // SAFETY: `info` is writable; the rest are integers.
+    Errno::result(unsafe { libc::waitid(kind, id, &raw mut info, libc::WEXITED | options) })?;
+    // SAFETY: waitid(2) filled these in, or left them zero.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    let exit = if info.si_code == libc::CLD_EXITED { Exit::Code(status) } else { Exit::Signal(status) };
+    Ok((pid != 0).then_some((pid, exit)))
 }
 
 /// A descriptor of a process, which becomes readable when the process ends. `ESRCH` if there is none.
@@ -521,13 +538,9 @@ pub fn pidfd_send_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
 /// Waits for a child to end and takes its status.
 pub fn wait(pidfd: impl AsFd) -> io::Result<Exit> {
     loop {
-        match waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED) {
-            Ok(status) => {
-                if let Some((_, exit)) = Exit::from_wait(status) {
-                    return Ok(exit);
-                }
-            }
-            Err(Errno::EINTR) => {}
+        match ended(Whose::Pidfd(pidfd.as_fd().as_raw_fd()), 0) {
+            Ok(Some((_, exit))) => return Ok(exit),
+            Ok(None) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
     }
@@ -541,43 +554,56 @@ pub fn kill_and_wait(pidfd: impl AsFd) -> io::Result<Exit> {
 
 /// Takes a child's status if it has ended; `None` while it lives.
 pub fn try_wait(pidfd: impl AsFd) -> io::Result<Option<Exit>> {
-    let status = waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG)?;
-    Ok(Exit::from_wait(status).map(|(_, exit)| exit))
+    Ok(ended(Whose::Pidfd(pidfd.as_fd().as_raw_fd()), libc::WNOHANG)?.map(|(_, exit)| exit))
 }
 
 /// Takes the status of any one child that has ended, adopted ones included; `None` if none has.
 pub fn reap_any() -> io::Result<Option<(i32, Exit)>> {
-    match waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
-        Ok(status) => Ok(Exit::from_wait(status)),
+    match ended(Whose::Anybodys, libc::WNOHANG) {
         Err(Errno::ECHILD) => Ok(None),
-        Err(errno) => Err(errno.into()),
+        other => Ok(other?),
     }
 }
 
 /// A child that has ended and whose status nobody took, adopted ones included; `None` if there is none. Takes nothing.
 pub fn ended_child() -> io::Result<Option<i32>> {
-    match waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT) {
-        Ok(status) => Ok(Exit::from_wait(status).map(|(pid, _)| pid)),
+    match ended(Whose::Anybodys, libc::WNOHANG | libc::WNOWAIT) {
         Err(Errno::ECHILD) => Ok(None),
-        Err(errno) => Err(errno.into()),
+        other => Ok(other?.map(|(pid, _)| pid)),
     }
 }
 
 /// Takes the status of this child if it has ended; `None` while it lives, and if it is no child.
 pub fn reap(pid: i32) -> io::Result<Option<Exit>> {
-    match waitid(Id::Pid(Pid::from_raw(pid)), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
-        Ok(status) => Ok(Exit::from_wait(status).map(|(_, exit)| exit)),
+    match ended(Whose::Pid(pid), libc::WNOHANG) {
         Err(Errno::ECHILD) => Ok(None),
-        Err(errno) => Err(errno.into()),
+        other => Ok(other?.map(|(_, exit)| exit)),
     }
 }
 
 /// Whether this process is a child of the caller's, alive or not waited for yet.
 pub fn is_child(pid: i32) -> bool {
-    waitid(Id::Pid(Pid::from_raw(pid)), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT).is_ok()
+    ended(Whose::Pid(pid), libc::WNOHANG | libc::WNOWAIT).is_ok()
 }
 
 /// From now on the orphans among this process' descendants become its children.
 pub fn set_child_subreaper() -> io::Result<()> {
     Ok(nix::sys::prctl::set_child_subreaper(true)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(clippy::zombie_processes, reason = "it is waited for by its pidfd")]
+    fn victims_of_all_signals_are_reaped() {
+        for signal in [libc::SIGKILL, 34, 64] {
+            let child = std::process::Command::new("sh").args(["-c", &format!("kill -{signal} $$")]).spawn().unwrap();
+            let pid = child.id() as i32;
+            let pidfd = pidfd_open(pid).unwrap();
+            assert_eq!(wait(&pidfd).unwrap(), Exit::Signal(signal));
+            assert_eq!((reap(pid).unwrap(), is_child(pid)), (None, false));
+        }
+    }
 }
